@@ -1,0 +1,39 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * libpatchpoint: the runtime parts that every JIT compiler writes by hand.
+ *
+ * This header includes all the others.  Each part works without the others:
+ *
+ *   status.h      status codes, and the reason behind one
+ *   pool.h        executable memory near the runtime, write-xor-execute kept
+ *   trace.h       symbols, relocations, and code that is linked and published
+ *   site.h        patchpoints: counters, triggers, one winner that compiles
+ *   osr.h         entries of optimized code, frame rules, and resuming
+ *   activation.h  calls from C into compiled code and back, with anchors
+ *   walk.h        a cursor over the frames of a thread, every frame validated
+ *   emit.h        instruction bytes for hosts, on both architectures
+ *   frame.h       frame rules: how to unwind a kind of frame
+ *   layout.h      offsets and register numbers, for C and for assembler
+ *
+ * The library never owns a thread, a signal handler or the main loop, and it
+ * never exits or aborts on behalf of its host.
+ *
+ * Unless a function says otherwise it may be called from any thread, is not
+ * async-signal-safe, and returns PP_E_ARG for a null or malformed argument
+ * with nothing changed.  All sizes and offsets are in bytes.
+ */
+#ifndef PATCHPOINT_H
+#define PATCHPOINT_H
+
+#include <patchpoint/activation.h>
+#include <patchpoint/emit.h>
+#include <patchpoint/frame.h>
+#include <patchpoint/layout.h>
+#include <patchpoint/osr.h>
+#include <patchpoint/pool.h>
+#include <patchpoint/site.h>
+#include <patchpoint/status.h>
+#include <patchpoint/trace.h>
+#include <patchpoint/walk.h>
+
+#endif

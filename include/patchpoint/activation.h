@@ -1,0 +1,68 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * Activations: from C into compiled code, and out to C again.
+ *
+ * pp_enter calls compiled code and leaves an activation record (an anchor) in
+ * its frame; pp_leave calls C from compiled code and notes the frame record it
+ * left from.  Between them a walker knows every frame of compiled code and
+ * never has to guess at C frames.
+ */
+#ifndef PATCHPOINT_ACTIVATION_H
+#define PATCHPOINT_ACTIVATION_H
+
+#include <patchpoint/layout.h>
+#include <patchpoint/status.h>
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+/*
+ * One for each thread (or fiber) that runs compiled code.  The host owns the
+ * memory; it must stay until the last activation has returned.  The fields are
+ * read by walkers, written by stubs, and otherwise the library's.
+ */
+typedef struct pp_thread {
+    uintptr_t anchor;
+    uintptr_t exit_fp;
+    uintptr_t stack_lo;
+    uintptr_t stack_hi;
+    uintptr_t cookie;
+    uintptr_t reserved[3];
+} pp_thread;
+
+/*
+ * Prepare a thread record.  stack_lo and stack_hi bound the stack that the
+ * thread will run on; both NULL: the calling thread's own stack, which the
+ * operating system is asked for.  Errors: PP_E_ARG, PP_E_SYSTEM.
+ */
+PP_API pp_status pp_thread_init(pp_thread *thread, const void *stack_lo,
+                                const void *stack_hi) PP_MUST_CHECK;
+
+/*
+ * Call compiled code with up to four arguments by the C calling convention and
+ * return what it returns.  All callee-saved registers are kept, even if the
+ * code does not.  C++ exceptions and unwinders pass through.  Nests.  Takes no
+ * lock and makes no system call.
+ */
+PP_API uintptr_t pp_enter(pp_thread *thread, const void *code, uintptr_t a, uintptr_t b,
+                          uintptr_t c, uintptr_t d);
+
+/*
+ * Not a C function: the target of a call from compiled code that wants to
+ * reach a C function and stay visible to walkers.
+ *
+ *              x86-64   AArch64
+ *      in      r10      x17      the pp_thread
+ *              r11      x16      the C function
+ *      args    in registers only, by the C calling convention
+ *      out     as the C function returns
+ *
+ * Compiled code must have a frame record (PP_FRAME_RECORD, PP_FRAME_OSR).
+ */
+PP_API void pp_leave(void);
+
+#ifdef __cplusplus
+}
+#endif
+#endif

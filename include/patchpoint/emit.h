@@ -1,0 +1,93 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * Instruction bytes, for hosts that put them into code of their own.  The
+ * emitters are pure: bytes into the host's buffer, a description back.  They
+ * work for both architectures on either, with the exception of pp_emit_site.
+ */
+#ifndef PATCHPOINT_EMIT_H
+#define PATCHPOINT_EMIT_H
+
+#include <patchpoint/osr.h>
+#include <patchpoint/site.h>
+#include <patchpoint/trace.h>
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+/* ---- patchpoints ------------------------------------------------------ */
+
+typedef struct pp_site_layout {
+    size_t size;          /* set by the caller */
+    size_t bytes;         /* written to the buffer */
+    size_t align;         /* that the first byte must have in the trace */
+    size_t return_offset; /* return address of the stub */
+    size_t resume_offset; /* where tier-0 goes on: also the end of the site */
+    unsigned reloc_count;
+    pp_reloc relocs[2];   /* offsets from the first byte; the host adds the site's own */
+} pp_site_layout;
+
+/*
+ * The bytes of a site.  With buffer NULL and capacity 0 only the layout.  May
+ * be called again: the same site can be emitted into several copies of a
+ * method.  The site is PP_SITE_COUNTING afterwards.  PP_E_RANGE: the buffer is
+ * too small, or the counter's offset does not fit an instruction.
+ */
+PP_API pp_status pp_emit_site(pp_site *site, void *buffer, size_t capacity,
+                              pp_site_layout *layout) PP_MUST_CHECK;
+
+/* ---- OSR bodies ------------------------------------------------------- */
+
+/* The frame of an OSR body that is entered on top of tier-0's. */
+typedef struct pp_osr_frame {
+    size_t size;             /* sizeof(pp_osr_frame) */
+    pp_arch arch;
+    pp_csr_scheme scheme;
+    const pp_tier0_layout *tier0;
+    uint64_t used;           /* callee-saved registers the body changes */
+    uint32_t local_bytes;    /* the body's own locals, from SP upwards */
+    uint32_t flags;          /* enum pp_pool_flags: PP_POOL_LANDING_PADS */
+} pp_osr_frame;
+
+/* What the emitters chose. */
+typedef struct pp_osr_layout {
+    size_t size;             /* set by the caller */
+    size_t bytes;            /* written to the buffer */
+    uint32_t stack_bytes;    /* from tier-0's SP down to the body's: for pp_entry_desc */
+    int32_t local_offset;    /* of the first local, from FP */
+    pp_frame_rule rule;      /* for the body's trace */
+} pp_osr_layout;
+
+/*
+ * Prologue: what a body does first, entered by a jump with FP and SP as tier-0
+ * has them.  Changes SP, flags, the callee-saved registers as the scheme says,
+ * and r11 or x16 for offsets beyond an immediate.  Frames larger than a page
+ * are probed page by page.  PP_E_RANGE: buffer too small; PP_E_ABI: a used
+ * register without a slot (RESERVE); PP_E_ARG.
+ */
+PP_API pp_status pp_emit_osr_prologue(const pp_osr_frame *frame, void *buffer, size_t capacity,
+                                      pp_osr_layout *layout) PP_MUST_CHECK;
+
+/*
+ * Epilogue: restores every callee-saved register of tier-0's caller, drops
+ * both parts of the frame and returns.  Keeps rax, rdx, xmm0, xmm1; x0-x15 and
+ * all vector registers that return values.
+ */
+PP_API pp_status pp_emit_osr_epilogue(const pp_osr_frame *frame, void *buffer, size_t capacity,
+                                      pp_osr_layout *layout) PP_MUST_CHECK;
+
+/* ---- resume ----------------------------------------------------------- */
+
+/*
+ * The direct non-local jump: load a code address from memory and jump there.
+ * `base` is the hardware number of a register that points to the continuation,
+ * `offset` where in it the address is.  r11, or x16, is changed at most.
+ * `bytes` receives the length.
+ */
+PP_API pp_status pp_emit_resume(pp_arch arch, unsigned base, int32_t offset, void *buffer,
+                                size_t capacity, size_t *bytes) PP_MUST_CHECK;
+
+#ifdef __cplusplus
+}
+#endif
+#endif

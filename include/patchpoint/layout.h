@@ -1,0 +1,76 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * Numbers shared by C, by the library's assembler and by hosts that emit their
+ * own code.  Preprocessor definitions only, so that assembler sources can
+ * include it.  The library asserts every one of them against the C type.
+ */
+#ifndef PATCHPOINT_LAYOUT_H
+#define PATCHPOINT_LAYOUT_H
+
+/* struct pp_thread: the part of it that compiled code and stubs touch. */
+#define PP_THREAD_ANCHOR 0      /* newest activation record, or 0 */
+#define PP_THREAD_EXIT_FP 8     /* frame record of the way out to C, or 0 in compiled code */
+#define PP_THREAD_STACK_LO 16   /* lowest address of the stack */
+#define PP_THREAD_STACK_HI 24   /* one past the highest */
+#define PP_THREAD_COOKIE 32     /* mixed into every activation record */
+#define PP_THREAD_SIZE 64
+
+/* An activation record, written by pp_enter in its own frame. */
+#define PP_ANCHOR_PREVIOUS 0    /* the activation record below this one, or 0 */
+#define PP_ANCHOR_EXIT_FP 8     /* the thread's exit record when C entered again */
+#define PP_ANCHOR_FP 16         /* frame record of pp_enter itself */
+#define PP_ANCHOR_COOKIE 24     /* thread's cookie ^ address of this record */
+#define PP_ANCHOR_SIZE 32
+
+/*
+ * The head of every site record: what the patchpoint stub reads.  The address
+ * of a site record is what pp_site_record returns.
+ */
+#define PP_SITE_STATE 0         /* 32 bits; PP_SITE_READY lets the fast path take `target` */
+#define PP_SITE_COUNTER 4       /* signed 32 bits, for sites that count in their record */
+#define PP_SITE_TARGET 8        /* where to go; once set, it always is the last published target */
+#define PP_SITE_THREAD_OFFSET 16 /* signed 32 bits: frame slot with the pp_thread, from FP; 0: none */
+#define PP_SITE_RESUME 20       /* unsigned 32 bits: from the stub's return address to the resume address */
+#define PP_SITE_HEAD_SIZE 24
+
+/* Values of PP_SITE_STATE.  A plain number, so that assembler can compare with it. */
+#define PP_SITE_IDLE 0
+#define PP_SITE_COUNTING 1
+#define PP_SITE_TRIGGERED 2
+#define PP_SITE_COMPILING 3
+#define PP_SITE_READY 4
+#define PP_SITE_FAILED 5
+#define PP_SITE_DISABLED 6
+
+/* struct pp_regs.  General registers by hardware number; vectors behind everything else. */
+#if defined __x86_64__
+#define PP_REGS_GPR 0           /* rax rcx rdx rbx rsp rbp rsi rdi r8 .. r15 */
+#define PP_REGS_GPR_COUNT 16
+#define PP_REGS_SP 32           /* = gpr[4] */
+#define PP_REGS_FP 40           /* = gpr[5] */
+#define PP_REGS_PC 128
+#define PP_REGS_FLAGS 136
+#define PP_REGS_FP_CONTROL 144  /* MXCSR */
+#define PP_REGS_CLASS 152       /* enum pp_save: which part of this struct is valid */
+#define PP_REGS_VECTOR 160      /* 16 bytes each */
+#define PP_REGS_VECTOR_COUNT 16
+#define PP_REGS_SIZE 416
+#elif defined __aarch64__
+#define PP_REGS_GPR 0           /* x0 .. x30, sp */
+#define PP_REGS_GPR_COUNT 32
+#define PP_REGS_SP 248          /* = gpr[31] */
+#define PP_REGS_FP 232          /* = gpr[29] */
+#define PP_REGS_PC 256
+#define PP_REGS_FLAGS 264       /* NZCV */
+#define PP_REGS_FP_CONTROL 272  /* FPCR */
+#define PP_REGS_CLASS 280
+#define PP_REGS_VECTOR 288      /* 16 bytes each */
+#define PP_REGS_VECTOR_COUNT 32
+#define PP_REGS_SIZE 800
+#endif
+
+/* enum pp_save, for assembler. */
+#define PP_SAVE_GPR_VALUE 0
+#define PP_SAVE_V128_VALUE 1
+
+#endif

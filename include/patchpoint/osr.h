@@ -1,0 +1,130 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * Entering optimized code in mid-function, and resuming it.
+ *
+ * On top: tier-0's frame stays where it is, with its frame record, and becomes
+ * the upper part of the OSR body's frame.  The body lowers SP, and its epilogue
+ * drops both parts.  FP is the same before and after, so there is one physical
+ * and one logical frame at every instruction.
+ *
+ *      caller's frame
+ *      return address          x86-64: FP + 8     the same two words on
+ *      caller's FP      <- FP                     AArch64, anywhere in the frame
+ *      save slots, locals of tier-0
+ *      ------------------------ SP at the patchpoint (16-aligned)
+ *      OSR body's own saves and locals
+ *      ------------------------ SP of the body
+ */
+#ifndef PATCHPOINT_OSR_H
+#define PATCHPOINT_OSR_H
+
+#include <patchpoint/activation.h>
+#include <patchpoint/frame.h>
+#include <patchpoint/pool.h>
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+/* ---- registers -------------------------------------------------------- */
+
+/* Which registers a stub keeps and shows; chosen per site. */
+typedef enum pp_save {
+    PP_SAVE_GPR = PP_SAVE_GPR_VALUE,  /* general registers, floating point control */
+    PP_SAVE_V128 = PP_SAVE_V128_VALUE /* and 128 bits of every vector register */
+} pp_save;
+
+#if defined __x86_64__ || defined __aarch64__
+/* All registers at a patchpoint, as they were in compiled code.  Offsets in layout.h. */
+typedef struct pp_regs {
+    uint64_t gpr[PP_REGS_GPR_COUNT]; /* by hardware number; the stub's scratch registers are undefined */
+    uint64_t pc;                     /* return address into the site */
+    uint64_t flags;
+    uint64_t fp_control;
+    uint64_t save;                   /* enum pp_save: vector[] is valid for PP_SAVE_V128 */
+    uint8_t vector[PP_REGS_VECTOR_COUNT][16];
+} pp_regs;
+#endif
+
+/* ---- tier-0 and entries ----------------------------------------------- */
+
+/* What a body and a tier-0 method agree on. */
+typedef struct pp_tier0_layout {
+    size_t size;           /* sizeof(pp_tier0_layout) */
+    uint32_t frame_bytes;  /* FP - SP at the patchpoint; SP is 16-aligned there */
+    uint32_t cfa_offset;   /* from FP to the caller's SP; 0: 16 */
+    pp_save_area saves;
+} pp_tier0_layout;
+
+/* How a body gets at the callee-saved registers that it wants to use. */
+typedef enum pp_csr_scheme {
+    PP_CSR_RESERVE = 0, /* tier-0 has a slot for each of them; the body stores what tier-0 did not */
+    PP_CSR_RELOAD       /* the body first reloads what tier-0 saved, then saves its own */
+} pp_csr_scheme;
+
+typedef enum pp_osr_style {
+    PP_ON_TOP = 1
+} pp_osr_style;
+
+typedef struct pp_entry pp_entry;
+
+typedef struct pp_entry_desc {
+    size_t size;                   /* sizeof(pp_entry_desc) */
+    pp_osr_style style;
+    pp_csr_scheme scheme;
+    const void *code;              /* first instruction of the body, in a live trace of the pool */
+    const pp_tier0_layout *tier0;  /* copied: the frame the body expects to be entered from */
+    uint64_t used;                 /* callee-saved registers that the body changes (as in pp_save_area) */
+    size_t stack_bytes;            /* how far below tier-0's SP the body's frame reaches */
+    void *host;
+    pp_error *error;
+} pp_entry_desc;
+
+/*
+ * Make an entry: one immutable, validated record.  It keeps its trace: that
+ * cannot be freed before the entry.  Errors: PP_E_ARG; PP_E_FAULT if `code` is
+ * not in a committed trace of this pool; PP_E_ABI if the scheme cannot work
+ * with the layout (RESERVE: a used register without a slot).
+ */
+PP_API pp_status pp_entry_create(pp_pool *pool, const pp_entry_desc *desc,
+                                 pp_entry **entry) PP_MUST_CHECK;
+
+/* PP_E_BUSY while a site leads to it, PP_E_STALE if it was destroyed before. */
+PP_API pp_status pp_entry_destroy(pp_pool *pool, pp_entry *entry) PP_MUST_CHECK;
+
+/*
+ * Whether the entry may be taken from a frame of this layout: magic, style,
+ * layout, and that the trace is alive.  Pure.  PP_E_STALE, PP_E_ABI.
+ */
+PP_API pp_status pp_entry_check(const pp_entry *entry, const pp_tier0_layout *tier0) PP_MUST_CHECK;
+
+PP_API const void *pp_entry_code(const pp_entry *entry);
+
+/* ---- resuming --------------------------------------------------------- */
+
+/*
+ * A place in compiled code to continue at, with a frame that is still on the
+ * stack.  Hosts usually keep only `pc` in a continuation and let tier-0's
+ * prologue build the frame, then jump with the bytes of pp_emit_resume.
+ */
+typedef struct pp_resume_point {
+    uintptr_t pc;     /* in a live trace */
+    uintptr_t sp;     /* 16-aligned, between the caller's own SP and `fp` */
+    uintptr_t fp;     /* frame record of the frame to continue in */
+    uintptr_t value;  /* arrives in rax; x0 */
+} pp_resume_point;
+
+/*
+ * Leave all C frames of the newest activation and continue at the point: one
+ * direct jump.  Does not return when it succeeds; callee-saved registers of
+ * the abandoned C frames are lost, so the point must be one where compiled
+ * code expects none (a patchpoint, an OSR entry).  Errors, with nothing moved:
+ * PP_E_FAULT (pc in no live trace), PP_E_STACK (sp or fp outside the newest
+ * activation or misaligned), PP_E_UNSUPPORTED (a shadow stack is active).
+ */
+PP_API pp_status pp_resume(pp_thread *thread, const pp_resume_point *point);
+
+#ifdef __cplusplus
+}
+#endif
+#endif

@@ -1,0 +1,101 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * A pool: executable memory near the host's runtime.
+ *
+ * The pool reserves regions of address space once, close to the addresses that
+ * the host names, and places code in them by spans of 16-byte granules.  No
+ * address is ever writable and executable at the same time unless the host
+ * asks for that by name.
+ *
+ * Threads: every function may be called at any time from any thread, except
+ * pp_pool_destroy.  Fork: the child keeps running what it inherited, cannot
+ * write the parent's code, and allocates in regions of its own.
+ */
+#ifndef PATCHPOINT_POOL_H
+#define PATCHPOINT_POOL_H
+
+#include <patchpoint/status.h>
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+typedef struct pp_pool pp_pool;
+
+/* How code memory is written. */
+typedef enum pp_wx {
+    PP_WX_AUTO = 0,  /* the first of DUAL, REMAP and FLIP that passes the start-up self-test */
+    PP_WX_DUAL,      /* one memfd mapped twice, read-write and read-execute */
+    PP_WX_REMAP,     /* DUAL, and the executable view is mapped anew after each write: for
+                        emulators that do not see writes through another mapping */
+    PP_WX_FLIP,      /* one mapping, protections flipped; whole pages per span, so that no
+                        running code loses its execute permission */
+    PP_WX_RWX        /* writable and executable at once: by request only */
+} pp_wx;
+
+enum pp_pool_flags {
+    PP_POOL_LANDING_PADS = 1u << 0 /* endbr64 / bti at everything reached by an indirect branch */
+};
+
+typedef struct pp_pool_options {
+    size_t size;             /* sizeof(pp_pool_options) */
+    const void *near[4];     /* anchors: functions the code calls most; NULL entries are ignored;
+                                all NULL: the library itself */
+    size_t region_bytes;     /* address space per region; 0: 64 MiB; a multiple of 2 MiB up to 1 GiB */
+    pp_wx wx;
+    uint32_t flags;          /* enum pp_pool_flags */
+    uint64_t branch_range;   /* a symbol farther than this is far, whatever the architecture can
+                                reach; 0: the architecture's range; 1: every symbol is far */
+    size_t limit_bytes;      /* most bytes of code in all regions together; 0: no limit */
+    pp_error *error;         /* NULL, or receives the reason of a failure */
+} pp_pool_options;
+
+/*
+ * Create a pool; options may be NULL for the defaults.  The first region is
+ * reserved and the writing mode is probed here, so that no later call has to.
+ * Errors: PP_E_ARG, PP_E_NOMEM (address space, file size or mapping limits),
+ * PP_E_UNSUPPORTED (a mode asked for by name fails its self-test), PP_E_SYSTEM.
+ */
+PP_API pp_status pp_pool_create(const pp_pool_options *options, pp_pool **pool) PP_MUST_CHECK;
+
+/*
+ * Give everything back: traces, sites, entries, symbols and address space.
+ * No thread may be running the pool's code, or hold one of its handles.
+ * NULL is allowed.
+ */
+PP_API void pp_pool_destroy(pp_pool *pool);
+
+/* What a pool holds, in bytes unless said otherwise.  A consistent copy. */
+typedef struct pp_pool_stats {
+    size_t size;             /* set by the caller */
+    pp_wx wx;                /* mode in use */
+    char wx_reason[96];      /* why a mode before it in the order was passed over, or "" */
+    const char *allocator;   /* "jemalloc" or "libc": who holds the metadata */
+    unsigned regions;        /* number of regions */
+    unsigned near_regions;   /* of these, within branch range of all anchors */
+    size_t reserved;         /* address space of all regions */
+    size_t resident;         /* code, trampoline and literal memory that has pages behind it */
+    size_t requested;        /* sum of what live spans asked for */
+    size_t used;             /* the same, rounded to granules */
+    size_t spans;            /* number of live spans */
+    size_t largest_hole;     /* largest span that fits without another region */
+    size_t metadata;         /* bookkeeping */
+    size_t traces;           /* number of live traces */
+    size_t trampolines;      /* number of live trampolines, shared and own */
+    size_t trampoline_bytes; /* their code and literals */
+    size_t literals;         /* number of live literals without a trampoline */
+    size_t literal_bytes;
+} pp_pool_stats;
+
+PP_API pp_status pp_pool_get_stats(pp_pool *pool, pp_pool_stats *stats) PP_MUST_CHECK;
+
+/*
+ * Check every invariant of the pool's bookkeeping.  PP_OK, or PP_E_FAULT with
+ * the first broken one in `error` (NULL is allowed).  Takes the pool's locks.
+ */
+PP_API pp_status pp_pool_verify(pp_pool *pool, pp_error *error) PP_MUST_CHECK;
+
+#ifdef __cplusplus
+}
+#endif
+#endif

@@ -1,0 +1,121 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * Patchpoints: the places in tier-0 code where a transition may happen.
+ *
+ * The site counts; when the counter runs out it calls a stub with its record;
+ * the stub hands back a target in a scratch register, and the site jumps
+ * there.  Without a transition the target is the site's own resume address.
+ * The stub returns by an ordinary return, so call prediction and shadow stacks
+ * never notice.  A ready site's target is taken without entering C.
+ *
+ *      x86-64                          AArch64
+ *      decl  counter(%rbp)             ldr  w16, [x29, #counter]
+ *      jg    resume                    subs w16, w16, #1
+ *      movabs $record, %r11            str  w16, [x29, #counter]
+ *      call  patchpoint stub           b.gt resume
+ *      jmp   *%r11                     ldr  x17, record
+ *   resume:                            bl   patchpoint stub
+ *                                      br   x16
+ *                                   resume:
+ *
+ * At a site r11 and the flags, or x16, x17, x30 and the flags, are dead; SP is
+ * 16-aligned; and nothing lives in the red zone (PP_SITE_RED_ZONE lifts that).
+ *
+ * States: idle (not emitted), counting, triggered (one thread won), compiling,
+ * then ready, failed or disabled.
+ */
+#ifndef PATCHPOINT_SITE_H
+#define PATCHPOINT_SITE_H
+
+#include <patchpoint/osr.h>
+#include <patchpoint/trace.h>
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+typedef struct pp_site pp_site;
+
+/*
+ * Produce optimized code for a site: called by the one thread that won, with
+ * the registers of its frame, in the middle of tier-0.  Returns PP_OK and an
+ * entry, or a failure (the site is PP_SITE_FAILED and tier-0 goes on).  May
+ * compile, allocate, lock, walk (pp_walk_begin_regs) and enter compiled code.
+ */
+typedef pp_status pp_produce(void *host, pp_site *site, const pp_regs *regs, pp_entry **entry);
+
+typedef enum pp_site_kind {
+    PP_SITE_COUNTED = 1
+} pp_site_kind;
+
+/* Where the counter lives: a signed 32-bit word that counts down to zero. */
+typedef enum pp_counter {
+    PP_COUNTER_FRAME = 0, /* a slot of tier-0's frame, set to pp_site_threshold by its prologue */
+    PP_COUNTER_SITE       /* the site's record, shared by all threads; updates may be lost */
+} pp_counter;
+
+enum pp_site_flags {
+    PP_SITE_RED_ZONE = 1u << 0 /* x86-64: step over the 128 bytes below SP around the call */
+};
+
+typedef struct pp_site_desc {
+    size_t size;                  /* sizeof(pp_site_desc) */
+    pp_site_kind kind;
+    pp_counter counter;
+    int32_t counter_offset;       /* PP_COUNTER_FRAME: from FP */
+    int32_t threshold;            /* passes between two slow paths; 1 .. 2^30 */
+    uint32_t hits;                /* slow paths until the site triggers; 0: 1 */
+    pp_save save;
+    uint32_t flags;               /* enum pp_site_flags */
+    int32_t thread_offset;        /* frame slot with the pp_thread, from FP, so that walkers see
+                                     this frame while the producer runs; 0: none */
+    const pp_tier0_layout *tier0; /* copied: the frame at this site */
+    pp_produce *produce;
+    void *host;
+    pp_error *error;
+} pp_site_desc;
+
+PP_API pp_status pp_site_create(pp_pool *pool, const pp_site_desc *desc,
+                                pp_site **site) PP_MUST_CHECK;
+
+/* Forget a site.  No thread may be in it or reach it.  Its entry is released, not destroyed. */
+PP_API pp_status pp_site_destroy(pp_pool *pool, pp_site *site) PP_MUST_CHECK;
+
+/* The record whose address the site's code loads.  layout.h has its fields. */
+PP_API void *pp_site_record(pp_site *site);
+
+/* The value for a frame counter. */
+PP_API int32_t pp_site_threshold(const pp_site *site);
+
+/* One of PP_SITE_IDLE .. PP_SITE_DISABLED.  Async-signal-safe. */
+PP_API int pp_site_state(const pp_site *site);
+
+/* Entry of a ready site, or NULL. */
+PP_API pp_entry *pp_site_entry(const pp_site *site);
+
+PP_API void *pp_site_host(const pp_site *site);
+
+/*
+ * Publish an entry by hand: a later pass of any thread takes it.  PP_E_ABI if
+ * the entry does not fit the site's frame, PP_E_STALE, PP_E_BUSY while another
+ * thread compiles or when the site is ready already.
+ */
+PP_API pp_status pp_site_publish(pp_site *site, pp_entry *entry) PP_MUST_CHECK;
+
+/* No further slow path or transition; tier-0 goes on.  PP_E_BUSY while another thread compiles. */
+PP_API pp_status pp_site_disable(pp_site *site) PP_MUST_CHECK;
+
+typedef struct pp_site_stats {
+    size_t size;          /* set by the caller */
+    uint64_t slow_paths;  /* times the stub entered C */
+    uint64_t triggers;    /* times a thread won the right to produce */
+    uint64_t transitions; /* targets handed out by the slow path; the fast path does not count */
+    uint64_t refusals;    /* entries that did not fit */
+} pp_site_stats;
+
+PP_API pp_status pp_site_get_stats(const pp_site *site, pp_site_stats *stats) PP_MUST_CHECK;
+
+#ifdef __cplusplus
+}
+#endif
+#endif

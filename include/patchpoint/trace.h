@@ -1,0 +1,183 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * Traces: code that is placed, linked and published as one unit.
+ *
+ * A trace is described by its bytes and its ELF relocations, because that is
+ * what stencil compilers and object files give.  The library counts the
+ * trampolines it needs before it is placed: one for each distinct symbol that
+ * the region cannot reach, and none otherwise.
+ *
+ *      pp_symbol add = pp_symbol_define(pool, "rt_add", (void *) rt_add);
+ *      pp_reloc relocs[] = { { .offset = 17, .type = R_X86_64_PLT32,
+ *                              .symbol = add, .addend = -4 } };
+ *      pp_trace_desc desc = { .size = sizeof desc, .code = bytes, .code_size = n,
+ *                             .relocs = relocs, .reloc_count = 1 };
+ *      status = pp_trace_link(pool, &desc, &trace);
+ *      ((void (*)(void)) pp_trace_entry(trace))();
+ */
+#ifndef PATCHPOINT_TRACE_H
+#define PATCHPOINT_TRACE_H
+
+#include <patchpoint/osr.h>
+#include <patchpoint/pool.h>
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+/* ---- symbols ---------------------------------------------------------- */
+
+/* A symbol of a pool: a small number, valid as long as the pool. */
+typedef uint32_t pp_symbol;
+
+#define PP_SYMBOL_NONE 0u       /* no symbol: an error, or the value 0 in a relocation */
+#define PP_SYMBOL_CODE 1u       /* the first byte of the trace's own code */
+#define PP_SYMBOL_DATA 2u       /* the first byte of the trace's own data */
+#define PP_SYMBOL_PATCHPOINT_GPR 3u  /* the patchpoint stub that keeps general registers */
+#define PP_SYMBOL_PATCHPOINT_V128 4u /* the one that keeps vector registers, too */
+#define PP_SYMBOL_LEAVE 5u      /* pp_leave: calls from compiled code to C */
+
+/*
+ * Give an address a name in the pool.  The name is copied.  The same name with
+ * the same address gives the same symbol again; with another address it is an
+ * error.  Without a name (NULL), one symbol for each address: for targets that
+ * the host knows only as values.  PP_SYMBOL_NONE on error: another address
+ * for the name, a null address, or no memory.
+ */
+PP_API pp_symbol pp_symbol_define(pp_pool *pool, const char *name, const void *address);
+
+/* The address of a symbol, or NULL. */
+PP_API const void *pp_symbol_address(pp_pool *pool, pp_symbol symbol);
+
+/* ---- linking ---------------------------------------------------------- */
+
+typedef struct pp_trace pp_trace; /* a handle, checked by every function that takes it */
+
+enum pp_reloc_section { PP_IN_CODE = 0, PP_IN_DATA = 1 };
+
+/*
+ * One relocation, with the numbers of the ELF psABI (<elf.h>) of the machine.
+ * x86-64: 64, 32, 32S, PC32, PC64, PLT32, GOTPCREL, GOTPCRELX, REX_GOTPCRELX.
+ * AArch64: ABS64, ABS32, PREL64, PREL32, CALL26, JUMP26, CONDBR19, TSTBR14,
+ * ADR_PREL_LO21, LD_PREL_LO19, ADR_PREL_PG_HI21, ADD_ABS_LO12_NC,
+ * LDST8/16/32/64/128_ABS_LO12_NC, MOVW_UABS_G0 .. G3 and their _NC forms,
+ * ADR_GOT_PAGE, LD64_GOT_LO12_NC.
+ *
+ * PLT32, CALL26 and JUMP26 go through a trampoline when the symbol is far.
+ * GOT loads read a literal, or become address computations and direct calls
+ * when the symbol is near.  Trampolines touch r11, or x16 and x17, only.
+ */
+typedef struct pp_reloc {
+    uint32_t offset;   /* of the field or instruction, from the start of its section */
+    uint16_t type;
+    uint16_t section;  /* enum pp_reloc_section */
+    pp_symbol symbol;
+    uint32_t reserved; /* 0 */
+    int64_t addend;
+} pp_reloc;
+
+enum pp_trace_flags {
+    PP_TRACE_OWN_TRAMPOLINES = 1u << 0 /* trampolines and literals inside the trace, none shared */
+};
+
+typedef struct pp_trace_desc {
+    size_t size;                /* sizeof(pp_trace_desc) */
+    const char *name;           /* copied; NULL is allowed */
+    const void *code;           /* copied */
+    size_t code_size;           /* at least 1 */
+    const void *data;           /* copied behind the code; readable, not writable, once published */
+    size_t data_size;
+    size_t align;               /* of the code: a power of two from 16 to 65536; 0: 16 */
+    size_t data_align;          /* a power of two up to 4096; 0: 8 */
+    const pp_reloc *relocs;
+    size_t reloc_count;
+    size_t entry;               /* offset of the entry in the code */
+    const pp_frame_rule *frame; /* how to unwind the trace; NULL: PP_FRAME_NONE */
+    uint32_t flags;             /* enum pp_trace_flags */
+    void *host;                 /* handed back by pp_trace_host and the walker */
+    pp_error *error;
+} pp_trace_desc;
+
+/* The exact bytes of a trace, known before it is placed. */
+typedef struct pp_trace_size {
+    size_t size;             /* set by the caller */
+    size_t code, data;       /* as described */
+    unsigned trampolines;    /* inside the trace */
+    unsigned literals;       /* inside the trace, those of trampolines included */
+    size_t trampoline_bytes; /* code of the trampolines inside the trace */
+    size_t literal_bytes;
+    size_t padding;          /* to align data and literals */
+    size_t total;            /* sum of the above: the span that is taken */
+    unsigned shared_new;     /* shared trampolines and literals that the region does not have yet */
+} pp_trace_size;
+
+/* What pp_trace_link would take if it were called next.  Places nothing. */
+PP_API pp_status pp_trace_measure(pp_pool *pool, const pp_trace_desc *desc,
+                                  pp_trace_size *size) PP_MUST_CHECK;
+
+/*
+ * Place, relocate and publish a trace.  When it returns PP_OK the caches are
+ * right on every core that learns the entry by a data load.  Errors:
+ * PP_E_RANGE names the relocation that does not fit, PP_E_ARG one that is
+ * misaligned, unknown or outside its section; PP_E_NOMEM.
+ */
+PP_API pp_status pp_trace_link(pp_pool *pool, const pp_trace_desc *desc,
+                               pp_trace **trace) PP_MUST_CHECK;
+
+/*
+ * Release a trace.  No thread may be running it or about to.  PP_E_STALE for a
+ * handle that was released, PP_E_FAULT for one that was never given out,
+ * PP_E_BUSY while an entry points into it.
+ */
+PP_API pp_status pp_trace_free(pp_pool *pool, pp_trace *trace) PP_MUST_CHECK;
+
+/* The entry address, or NULL for a stale handle.  Lock-free. */
+PP_API const void *pp_trace_entry(const pp_trace *trace);
+
+/* The host's pointer of the description, or NULL. */
+PP_API void *pp_trace_host(const pp_trace *trace);
+
+/* What the trace took.  PP_E_STALE, PP_E_FAULT. */
+PP_API pp_status pp_trace_get_size(const pp_trace *trace, pp_trace_size *size) PP_MUST_CHECK;
+
+/*
+ * The live trace whose span holds this address, or NULL.  Lock-free and
+ * async-signal-safe.
+ */
+PP_API pp_trace *pp_trace_at(const void *address);
+
+/* ---- emitting in place ------------------------------------------------ */
+
+/*
+ * For hosts that emit into the final memory: reserve a span, write through
+ * `write` while computing addresses from `execute`, then commit or abandon.
+ * Both pointers stay valid until then.  A reservation belongs to one thread.
+ */
+typedef struct pp_reservation {
+    size_t size;         /* set by the caller to sizeof(pp_reservation) */
+    void *write;         /* where to store */
+    const void *execute; /* where the same byte will run */
+    size_t capacity;     /* bytes that may be used, at least what was asked for */
+    void *internal;
+} pp_reservation;
+
+PP_API pp_status pp_trace_reserve(pp_pool *pool, size_t capacity, const pp_frame_rule *frame,
+                                  pp_reservation *reservation, pp_error *error) PP_MUST_CHECK;
+
+/*
+ * Publish the first `used` bytes of a reservation as a trace and give back the
+ * rest.  `desc` may be NULL; of it, name, entry, relocations (applied to the
+ * bytes in place; symbols must be near or in the trace itself, because the
+ * span has no room for trampolines unless they are shared), host and error
+ * count.  On error the reservation stays as it is.
+ */
+PP_API pp_status pp_trace_commit(pp_pool *pool, pp_reservation *reservation, size_t used,
+                                 const pp_trace_desc *desc, pp_trace **trace) PP_MUST_CHECK;
+
+/* Give the reservation back.  PP_E_STALE if it was committed or abandoned. */
+PP_API pp_status pp_trace_abandon(pp_pool *pool, pp_reservation *reservation) PP_MUST_CHECK;
+
+#ifdef __cplusplus
+}
+#endif
+#endif

@@ -1,0 +1,102 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * The pool from inside: spans on request, in a region with the right frame
+ * rule, and the lists of what lives as long as the pool.
+ */
+#ifndef MEMORY_POOL_H
+#define MEMORY_POOL_H
+
+#include "memory/region.h"
+
+struct span {
+    struct region *region;
+    uintptr_t exec;      /* first byte */
+    size_t size;         /* as asked for */
+};
+
+/*
+ * Bytes that a caller needs if it is placed in `region`.  Called without the
+ * region's lock, maybe several times with different regions, before anything
+ * is taken.  A failure ends the placement and is returned.
+ */
+typedef pp_status span_measure(struct region *region, void *context, size_t *size);
+
+/*
+ * Take a span in a region with this rule, opening a region when none has
+ * room.  `align` is a power of two, at least 16.  PP_E_NOMEM, PP_E_SYSTEM.
+ */
+pp_status pool_alloc(pp_pool *pool, const struct frame_rule *rule, size_t align,
+                     span_measure *measure, void *context, struct span *span, pp_error *error);
+
+/*
+ * Who owns a span: set by its owner before it publishes the entry, read by
+ * code_at.  The generation tells handles of reused addresses apart; it changes
+ * with every allocation of the same address (20 bits).
+ */
+void span_set_owner(const struct span *span, void *owner);
+uint32_t span_generation(const struct span *span);
+
+/* Give back the tail of a span; `size` is what remains. */
+void pool_shrink(struct span *span, size_t size);
+
+/*
+ * Release.  The span's bytes are filled with traps.  PP_E_STALE (not live, or
+ * not the start of a span), PP_E_FAULT (not an address of this pool).
+ */
+pp_status pool_free(pp_pool *pool, uintptr_t exec);
+
+/*
+ * What is at a code address.  Lock-free and async-signal-safe; false if no
+ * live span holds it.  `owner` may be NULL while a span is being filled.
+ */
+struct code_place {
+    struct region *region;
+    uintptr_t start;
+    size_t size;
+    void *owner;
+    uint32_t generation;
+};
+bool code_at(uintptr_t pc, struct code_place *place);
+
+/* ---- what other rooms hang on a pool ------------------------------------ */
+
+/*
+ * A room keeps its own state for a pool (symbols, sites, entries).  `close` is
+ * called by pp_pool_destroy before regions go; `region_open` for every region
+ * after it is mapped and before it is published (a failure abandons the
+ * region); `region_close` before it is unmapped; `add_stats` by pp_pool_get_stats;
+ * `verify` by pp_pool_verify.  Any of them may be NULL.
+ */
+struct pool_room {
+    void (*close)(pp_pool *pool);
+    pp_status (*region_open)(struct region *region, pp_error *error);
+    void (*region_close)(struct region *region);
+    void (*add_stats)(pp_pool *pool, pp_pool_stats *stats);
+    pp_status (*verify)(pp_pool *pool, pp_error *error);
+};
+
+enum pool_room_id { ROOM_LINK, ROOM_OSR, ROOM_WALK, ROOM_COUNT };
+
+/*
+ * The table of rooms, in lib/pool.c, the one place that knows them all:
+ * memory/ calls up only through it.
+ */
+extern const struct pool_room *const pool_rooms[ROOM_COUNT];
+
+/* A room's state; NULL until the room sets it.  Set once, under pool_lock. */
+void *pool_room_state(pp_pool *pool, enum pool_room_id id);
+void pool_set_room_state(pp_pool *pool, enum pool_room_id id, void *state);
+void pool_lock(pp_pool *pool);
+void pool_unlock(pp_pool *pool);
+
+/* What the pool was created with, normalized. */
+uint64_t pool_branch_range(const pp_pool *pool);
+bool pool_landing_pads(const pp_pool *pool);
+
+/* ---- metadata: the pool's own arena -------------------------------------- */
+
+/* Zeroed memory; NULL when there is none.  Accounted to the pool. */
+void *pool_meta_alloc(pp_pool *pool, size_t size);
+void pool_meta_free(pp_pool *pool, void *memory, size_t size);
+
+#endif

@@ -1,0 +1,67 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * A region: a reserved range of addresses with code, islands and literals.
+ *
+ *      guard | islands | code ........................ | guard | literals | guard      x86-64
+ *      guard | code ......... | islands | code ....... | guard | literals | guard      AArch64
+ *
+ * Bounds are multiples of 64 KiB, so that 4, 16 and 64 KiB pages behave alike;
+ * the base is a multiple of 2 MiB, so that the code map needs one slot for
+ * each 2 MiB.  The number of mappings is constant, however many spans.
+ * A region has one frame rule for all of its life.
+ */
+#ifndef MEMORY_REGION_H
+#define MEMORY_REGION_H
+
+#include "memory/rule.h"
+#include "memory/span.h"
+
+#include <patchpoint/pool.h>
+
+#include <pthread.h>
+#include <stdatomic.h>
+#include <stdbool.h>
+#include <stdint.h>
+
+struct region {
+    pp_pool *pool;
+    struct region *next;          /* in the pool; written once before it is published */
+    uintptr_t base, limit;        /* the whole reservation */
+    uintptr_t code_lo, code_hi;   /* executable view, islands included */
+    uintptr_t island_lo, island_hi;
+    uintptr_t literal_lo, literal_hi; /* private data, never executable */
+    ptrdiff_t write_delta;        /* write view - executable view; 0 when there is one view */
+    pp_wx wx;
+    bool near;                    /* every anchor is in branch range of all of it */
+    bool inherited;               /* from before a fork: runs, is never written again */
+    struct frame_rule rule;       /* written once before it is published */
+    pthread_mutex_t lock;         /* guards spans, islands and protections */
+    struct span_space spans;
+    void *link;                   /* the island table of lib/link, guarded by lock */
+    void *unwind;                 /* registrations with other unwinders */
+};
+
+/*
+ * Make [exec, exec + size) writable and return where to write; the span is the
+ * caller's alone.  In FLIP mode the pages lose their execute permission until
+ * region_write_end.
+ */
+pp_status region_write_begin(struct region *region, uintptr_t exec, size_t size, uint8_t **write,
+                             pp_error *error);
+
+/*
+ * End a write: permissions restored, both caches right.  After it a thread that
+ * learns the address by a data load with acquire order runs the new code.
+ */
+pp_status region_write_end(struct region *region, uintptr_t exec, size_t size, pp_error *error);
+
+/* ---- the code map: address -> region, for the whole process ------------ */
+
+/*
+ * The region whose executable view holds pc, or NULL.  Lock-free, allocates
+ * nothing, async-signal-safe: two loads with acquire order, paired with the
+ * release stores that publish a region.
+ */
+struct region *region_at(uintptr_t pc);
+
+#endif

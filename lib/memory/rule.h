@@ -1,0 +1,21 @@
+/* SPDX-License-Identifier: MIT */
+/* A frame rule as the library keeps it: normalized, so that equal rules have equal bytes. */
+#ifndef MEMORY_RULE_H
+#define MEMORY_RULE_H
+
+#include <patchpoint/frame.h>
+
+#include <stdbool.h>
+
+struct frame_rule {
+    pp_frame_kind kind;
+    uint32_t cfa_offset;    /* never 0 for a kind with a record */
+    pp_save_area saves, own;
+};
+
+/* Validate and normalize; NULL gives PP_FRAME_NONE.  PP_E_ARG with a reason. */
+pp_status frame_rule_from(const pp_frame_rule *from, struct frame_rule *rule, pp_error *error);
+
+bool frame_rule_equal(const struct frame_rule *a, const struct frame_rule *b);
+
+#endif
