@@ -35,13 +35,15 @@ struct reloc_info {
     uint8_t size;     /* bytes of the field or instruction */
     uint8_t before;   /* bytes before the field that may be read or rewritten (relaxation) */
     uint8_t align;    /* of the offset */
+    bool instruction; /* patches an instruction: belongs in code */
 };
 
 enum reloc_result {
     RELOC_OK = 0,
     RELOC_OUT_OF_RANGE,
-    RELOC_MISALIGNED,     /* the value does not suit a scaled field */
-    RELOC_BAD_INSTRUCTION /* the bytes are not what this type applies to */
+    RELOC_MISALIGNED,      /* the value does not suit a scaled field */
+    RELOC_BAD_INSTRUCTION, /* the bytes are not what this type applies to */
+    RELOC_BAD_ADDEND       /* the type gives no meaning to this addend */
 };
 
 /* ---- trampolines ------------------------------------------------------ */
@@ -67,6 +69,9 @@ struct isa {
     const char *name;
     uint64_t branch_range;   /* a direct branch reaches |distance| < branch_range */
     uint64_t got_range;      /* the same for relaxed loads of a GOT slot */
+    uint64_t literal_range;  /* TRAMPOLINE_NEAR reaches its literal at |distance| < literal_range */
+    int64_t branch_addend;   /* of a branch to the very symbol: only such a one can go through a
+                                trampoline, which stands for one address */
     uint32_t trap;           /* fills unused code, repeated: int3; udf */
     uint8_t trap_size;
     uint8_t code_align;      /* of instructions */
@@ -83,7 +88,7 @@ struct isa {
      * be rewritten; the caller falls back to the literal.
      * can_relax is the same question without writing, for measuring.
      */
-    bool (*reloc_can_relax)(uint16_t type, const uint8_t *bytes);
+    bool (*reloc_can_relax)(uint16_t type, const uint8_t *bytes, int64_t addend);
     enum reloc_result (*reloc_relax)(uint16_t type, uint8_t *bytes, uint64_t place,
                                      uint64_t symbol, int64_t addend);
 
@@ -95,7 +100,10 @@ struct isa {
     /* Whether a call instruction ends right at `end`; `available` bytes before it may be read. */
     bool (*is_after_call)(const uint8_t *end, size_t available);
 
-    /* `before` and `after` bytes may be read around `pc`. */
+    /*
+     * `before` and `after` bytes may be read around `pc`, which is the boundary
+     * of an instruction of a frame with the standard prologue.
+     */
     enum frame_state (*frame_state)(const uint8_t *pc, size_t before, size_t after);
 
     /* The emitters behind emit.h; arguments already validated. */
