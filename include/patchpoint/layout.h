@@ -22,6 +22,20 @@
 #define PP_ANCHOR_COOKIE 24     /* thread's cookie ^ address of this record */
 #define PP_ANCHOR_SIZE 32
 
+/* From the frame record of pp_enter to its activation record. */
+#if defined __x86_64__
+#define PP_ENTER_ANCHOR_OFFSET (-80)
+#elif defined __aarch64__
+#define PP_ENTER_ANCHOR_OFFSET (-192)
+#endif
+
+/* A resume point. */
+#define PP_RESUME_PC 0
+#define PP_RESUME_SP 8
+#define PP_RESUME_FP 16
+#define PP_RESUME_VALUE 24
+#define PP_RESUME_SIZE 32
+
 /*
  * The head of every site record: what the patchpoint stub reads.  The address
  * of a site record is what pp_site_record returns.
@@ -50,7 +64,7 @@
 #define PP_REGS_FP 40           /* = gpr[5] */
 #define PP_REGS_PC 128
 #define PP_REGS_FLAGS 136
-#define PP_REGS_FP_CONTROL 144  /* MXCSR */
+#define PP_REGS_FP_CONTROL 144  /* MXCSR; above it, the x87 control word */
 #define PP_REGS_CLASS 152       /* enum pp_save: which part of this struct is valid */
 #define PP_REGS_VECTOR 160      /* 16 bytes each */
 #define PP_REGS_VECTOR_COUNT 16
@@ -62,7 +76,7 @@
 #define PP_REGS_FP 232          /* = gpr[29] */
 #define PP_REGS_PC 256
 #define PP_REGS_FLAGS 264       /* NZCV */
-#define PP_REGS_FP_CONTROL 272  /* FPCR */
+#define PP_REGS_FP_CONTROL 272  /* FPCR; above it, FPSR */
 #define PP_REGS_CLASS 280
 #define PP_REGS_VECTOR 288      /* 16 bytes each */
 #define PP_REGS_VECTOR_COUNT 32

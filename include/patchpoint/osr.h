@@ -39,8 +39,8 @@ typedef enum pp_save {
 typedef struct pp_regs {
     uint64_t gpr[PP_REGS_GPR_COUNT]; /* by hardware number; the stub's scratch registers are undefined */
     uint64_t pc;                     /* return address into the site */
-    uint64_t flags;
-    uint64_t fp_control;
+    uint64_t flags;                  /* x86-64: the arithmetic flags are undefined */
+    uint64_t fp_control;             /* low half MXCSR or FPCR, high half x87 control word or FPSR */
     uint64_t save;                   /* enum pp_save: vector[] is valid for PP_SAVE_V128 */
     uint8_t vector[PP_REGS_VECTOR_COUNT][16];
 } pp_regs;

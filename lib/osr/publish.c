@@ -1,0 +1,122 @@
+/* SPDX-License-Identifier: MIT */
+/* The states of a site: who may move it, and how an entry is published. */
+#include <config.h>
+
+#include "osr/site.h"
+
+struct site *site_from(const pp_site *handle)
+{
+    struct site *site = handle_address(handle);
+    return site != NULL && record_is(&site->record, handle) ? site : NULL;
+}
+
+pp_site *site_handle(const struct site *site)
+{
+    return record_handle(site, &site->record);
+}
+
+bool site_move(struct site *site, uint32_t from, uint32_t to)
+{
+    uint32_t state = atomic_load_explicit(&site->head.state, memory_order_relaxed);
+    do {
+        if (!(from & 1u << state))
+            return false;
+    } while (!atomic_compare_exchange_weak_explicit(&site->head.state, &state, to,
+                                                    memory_order_acq_rel, memory_order_relaxed));
+    return true;
+}
+
+pp_status site_publish(struct site *site, const pp_entry *handle)
+{
+    struct entry *entry;
+    pp_status status = entry_acquire(handle, &site->tier0, &entry);
+    if (status != PP_OK) {
+        atomic_fetch_add_explicit(&site->refusals, 1, memory_order_relaxed);
+        atomic_store_explicit(&site->head.state, PP_SITE_FAILED, memory_order_release);
+        return status;
+    }
+    atomic_store_explicit(&site->entry, entry, memory_order_relaxed);
+    atomic_store_explicit(&site->head.target, (uintptr_t) entry->code, memory_order_relaxed);
+    /* Pairs with the acquire load of the stub: READY seen, target seen. */
+    atomic_store_explicit(&site->head.state, PP_SITE_READY, memory_order_release);
+    return PP_OK;
+}
+
+pp_status pp_site_publish(pp_site *handle, pp_entry *entry)
+{
+    struct site *site = site_from(handle);
+    if (site == NULL)
+        return handle == NULL || entry == NULL ? PP_E_ARG : PP_E_STALE;
+    if (entry == NULL)
+        return PP_E_ARG;
+    /* Refused before anything moves; site_publish asks again, with a reference. */
+    pp_status status = pp_entry_check(entry, &site->tier0);
+    if (status != PP_OK) {
+        atomic_fetch_add_explicit(&site->refusals, 1, memory_order_relaxed);
+        return status;
+    }
+    if (!site_move(site, 1u << PP_SITE_IDLE | 1u << PP_SITE_COUNTING | 1u << PP_SITE_FAILED,
+                   PP_SITE_COMPILING))
+        return pp_site_state(handle) == PP_SITE_DISABLED ? PP_E_STALE : PP_E_BUSY;
+    return site_publish(site, entry);
+}
+
+pp_status pp_site_disable(pp_site *handle)
+{
+    struct site *site = site_from(handle);
+    if (site == NULL)
+        return handle == NULL ? PP_E_ARG : PP_E_STALE;
+    if (!site_move(site, ~(1u << PP_SITE_TRIGGERED | 1u << PP_SITE_COMPILING), PP_SITE_DISABLED))
+        return PP_E_BUSY;
+    if (site->counter == PP_COUNTER_SITE)
+        atomic_store_explicit(&site->head.counter, INT32_MAX, memory_order_relaxed);
+    return PP_OK;
+}
+
+int pp_site_state(const pp_site *handle)
+{
+    struct site *site = site_from(handle);
+    if (site == NULL)
+        return PP_SITE_DISABLED;
+    return (int) atomic_load_explicit(&site->head.state, memory_order_acquire);
+}
+
+void *pp_site_record(pp_site *handle)
+{
+    return site_from(handle);
+}
+
+int32_t pp_site_threshold(const pp_site *handle)
+{
+    struct site *site = site_from(handle);
+    return site == NULL ? INT32_MAX : site->threshold;
+}
+
+pp_entry *pp_site_entry(const pp_site *handle)
+{
+    struct site *site = site_from(handle);
+    if (site == NULL || pp_site_state(handle) != PP_SITE_READY)
+        return NULL;
+    struct entry *entry = atomic_load_explicit(&site->entry, memory_order_relaxed);
+    return record_handle(entry, &entry->record);
+}
+
+void *pp_site_host(const pp_site *handle)
+{
+    struct site *site = site_from(handle);
+    return site == NULL ? NULL : site->host;
+}
+
+pp_status pp_site_get_stats(const pp_site *handle, pp_site_stats *stats)
+{
+    struct site *site = site_from(handle);
+    if (handle == NULL || stats == NULL || stats->size < sizeof *stats)
+        return PP_E_ARG;
+    if (site == NULL)
+        return PP_E_STALE;
+    stats->slow_paths = atomic_load_explicit(&site->slow_paths, memory_order_relaxed);
+    stats->triggers = atomic_load_explicit(&site->triggers, memory_order_relaxed);
+    stats->transitions = atomic_load_explicit(&site->transitions, memory_order_relaxed);
+    stats->refusals = atomic_load_explicit(&site->refusals, memory_order_relaxed);
+    return PP_OK;
+}

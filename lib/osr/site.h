@@ -1,0 +1,65 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * Sites.  The head of a site is the record that its code loads and that the
+ * patchpoint stub reads.
+ *
+ *      IDLE -> COUNTING -> TRIGGERED -> COMPILING -> READY | FAILED
+ *      IDLE, COUNTING, FAILED, READY -> DISABLED
+ *      IDLE, COUNTING, FAILED -> COMPILING -> READY        (pp_site_publish)
+ *
+ * Every step is a compare-and-swap of `state`, so one thread at a time is
+ * between TRIGGERED and the end of COMPILING; `target` and `entry` are its
+ * alone there.  READY is stored with release order after them.  Once set they
+ * stay until the site goes, so a thread that saw READY just before DISABLED
+ * still finds a target that is right.
+ */
+#ifndef OSR_SITE_H
+#define OSR_SITE_H
+
+#include "osr/entry.h"
+#include "osr/record.h"
+
+#include <patchpoint/site.h>
+
+#include <stdbool.h>
+
+/* What layout.h says of PP_SITE_STATE and the others. */
+struct site_record {
+    _Atomic uint32_t state;
+    _Atomic int32_t counter;   /* PP_COUNTER_SITE; compiled code counts it down without a lock */
+    _Atomic uintptr_t target;
+    int32_t thread_offset;     /* written once */
+    uint32_t resume;           /* written once */
+};
+
+struct site {
+    struct site_record head;   /* first: the stub's address is the site's */
+    struct record record;
+    pp_site_kind kind;
+    pp_counter counter;
+    int32_t counter_offset;
+    int32_t threshold;
+    uint32_t hits;             /* slow paths until the site triggers */
+    pp_save save;
+    uint32_t flags;
+    pp_tier0_layout tier0;     /* normalized */
+    pp_produce *produce;
+    void *host;
+    struct entry *_Atomic entry; /* referenced; NULL until ready */
+    _Atomic uint64_t slow_paths, triggers, transitions, refusals;
+};
+
+/* The site behind a handle, or NULL when it is stale. */
+struct site *site_from(const pp_site *handle);
+pp_site *site_handle(const struct site *site);
+
+/*
+ * Publish an entry in a site that the caller has brought to COMPILING: READY on
+ * success, else FAILED and the refusal counted.
+ */
+pp_status site_publish(struct site *site, const pp_entry *entry);
+
+/* Move to another state if it is one of `from` (a mask of 1 << state). */
+bool site_move(struct site *site, uint32_t from, uint32_t to);
+
+#endif

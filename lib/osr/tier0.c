@@ -1,0 +1,89 @@
+/* SPDX-License-Identifier: MIT */
+/* The frame that tier-0 and an OSR body agree on. */
+#include <config.h>
+
+#include "osr/tier0.h"
+
+#include "error.h"
+
+/* No frame is larger; keeps every sum of offsets inside 32 bits. */
+#define FRAME_LIMIT (1u << 28)
+#define RECORD_BYTES 16
+
+uint64_t callee_saved(pp_arch arch)
+{
+    /* rbx, r12 to r15; x19 to x28 and the low halves of v8 to v15. */
+    const uint64_t x86_64 = 1ull << 3 | 0xfull << 12;
+    const uint64_t aarch64 = 0x3ffull << 19 | 0xffull << 40;
+    return arch == PP_ARCH_AARCH64 ? aarch64 : x86_64;
+}
+
+static pp_status check_saves(pp_arch arch, const pp_tier0_layout *from, int64_t cfa_offset,
+                             pp_error *error)
+{
+    const pp_save_area *saves = &from->saves;
+    if (saves->slots & ~callee_saved(arch))
+        return error_set(error, PP_E_ARG, "tier0.saves.slots: not a callee-saved register");
+    if (saves->saved & ~saves->slots)
+        return error_set(error, PP_E_ARG, "tier0.saves.saved: a register without a slot");
+    if (saves->reserved != 0)
+        return error_set(error, PP_E_ARG, "tier0.saves.reserved: not 0");
+    if (saves->slots == 0)
+        return PP_OK;
+
+    int64_t low = saves->offset;
+    int64_t high = low + 8 * __builtin_popcountll(saves->slots);
+    if (low % 8 != 0)
+        return error_set(error, PP_E_ARG, "tier0.saves.offset: not a multiple of 8");
+    if (low < -(int64_t) from->frame_bytes || high > cfa_offset)
+        return error_set(error, PP_E_ARG, "tier0.saves: slots outside the frame");
+    if (low < RECORD_BYTES && high > 0)
+        return error_set(error, PP_E_ARG, "tier0.saves: slots overlap the frame record");
+    return PP_OK;
+}
+
+pp_status tier0_from(pp_arch arch, const pp_tier0_layout *from, pp_tier0_layout *tier0,
+                     pp_error *error)
+{
+    if (from == NULL || from->size < sizeof *from)
+        return error_set(error, PP_E_ARG, "tier0: missing, or its size is not set");
+    uint32_t cfa_offset = from->cfa_offset == 0 ? RECORD_BYTES : from->cfa_offset;
+    if (cfa_offset < RECORD_BYTES || cfa_offset > FRAME_LIMIT || cfa_offset % 8 != 0
+        || (arch == PP_ARCH_X86_64 && cfa_offset != RECORD_BYTES))
+        return error_set(error, PP_E_ARG, "tier0.cfa_offset: %u", (unsigned) cfa_offset);
+    if (from->frame_bytes > FRAME_LIMIT || (from->frame_bytes + cfa_offset) % 16 != 0)
+        return error_set(error, PP_E_ARG, "tier0.frame_bytes: %u leaves SP misaligned or is too much",
+                         (unsigned) from->frame_bytes);
+    pp_status status = check_saves(arch, from, cfa_offset, error);
+    if (status != PP_OK)
+        return status;
+
+    *tier0 = (pp_tier0_layout) {
+        .size = sizeof *tier0,
+        .frame_bytes = from->frame_bytes,
+        .cfa_offset = cfa_offset,
+        .saves = from->saves,
+    };
+    if (tier0->saves.slots == 0)
+        tier0->saves.offset = 0;
+    return PP_OK;
+}
+
+bool tier0_equal(const pp_tier0_layout *a, const pp_tier0_layout *b)
+{
+    return a->frame_bytes == b->frame_bytes && a->cfa_offset == b->cfa_offset
+        && a->saves.slots == b->saves.slots && a->saves.saved == b->saves.saved
+        && a->saves.offset == b->saves.offset;
+}
+
+pp_status tier0_check_scheme(pp_arch arch, const pp_tier0_layout *tier0, pp_csr_scheme scheme,
+                             uint64_t used, pp_error *error)
+{
+    if (scheme != PP_CSR_RESERVE && scheme != PP_CSR_RELOAD)
+        return error_set(error, PP_E_ARG, "scheme: %d", (int) scheme);
+    if (used & ~callee_saved(arch))
+        return error_set(error, PP_E_ARG, "used: not a callee-saved register");
+    if (scheme == PP_CSR_RESERVE && (used & ~tier0->saves.slots))
+        return error_set(error, PP_E_ABI, "used: tier-0 reserves no slot for a register");
+    return PP_OK;
+}

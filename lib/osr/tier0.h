@@ -1,0 +1,31 @@
+/* SPDX-License-Identifier: MIT */
+/* The frame that tier-0 and an OSR body agree on, validated and normalized. */
+#ifndef OSR_TIER0_H
+#define OSR_TIER0_H
+
+#include <patchpoint/osr.h>
+
+#include <stdbool.h>
+
+/* Callee-saved registers of an architecture that a save area may hold; FP is in the record. */
+uint64_t callee_saved(pp_arch arch);
+
+/*
+ * Copy a description with `cfa_offset` filled in.  PP_E_ARG: a size, register,
+ * alignment or overlap that cannot be.
+ */
+pp_status tier0_from(pp_arch arch, const pp_tier0_layout *from, pp_tier0_layout *tier0,
+                     pp_error *error);
+
+/* Whether two normalized descriptions are of the same frame. */
+bool tier0_equal(const pp_tier0_layout *a, const pp_tier0_layout *b);
+
+/*
+ * Whether a body that changes `used` can be entered from this frame: PP_E_ARG
+ * for registers that are not callee-saved, PP_E_ABI for PP_CSR_RESERVE and a
+ * used register that has no slot.
+ */
+pp_status tier0_check_scheme(pp_arch arch, const pp_tier0_layout *tier0, pp_csr_scheme scheme,
+                             uint64_t used, pp_error *error);
+
+#endif
