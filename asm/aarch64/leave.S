@@ -6,9 +6,9 @@
  *      in          x17 thread, x16 the C function, its arguments in registers
  *      out         everything as the C function leaves it; x16, x17 undefined
  *
- *      FP + 16     thread
  *      FP + 8      return address into compiled code
- *      FP          compiled code's FP     <- sp, thread->exit_fp
+ *      FP          compiled code's FP     <- thread->exit_fp
+ *      FP - 16     thread                 <- sp
  *
  *      thread->exit_fp = FP;
  *      result = function(...);
@@ -18,23 +18,21 @@
 #include "asm.h"
 #include "stub.h"
 
-#define FRAME 32
-
 CODE(pp_leave)
-    stp     x29, x30, [sp, #-FRAME]!
-    .cfi_def_cfa_offset FRAME
-    .cfi_offset x29, -FRAME
-    .cfi_offset x30, 8 - FRAME
+    stp     x29, x30, [sp, #-16]!
+    .cfi_def_cfa_offset 16
+    .cfi_offset x29, -16
+    .cfi_offset x30, -8
 .Lpp_leave_pushed:
     mov     x29, sp
     .cfi_def_cfa_register x29
 .Lpp_leave_set:
-    str     x17, [sp, #16]
+    str     x17, [sp, #-16]!
     str     x29, [x17, #PP_THREAD_EXIT_FP]
     blr     x16
-    ldr     x17, [sp, #16]
+    ldr     x17, [sp], #16
     str     xzr, [x17, #PP_THREAD_EXIT_FP]
-    ldp     x29, x30, [sp], #FRAME
+    ldp     x29, x30, [sp], #16
     .cfi_def_cfa sp, 0
     .cfi_same_value x29
     .cfi_same_value x30

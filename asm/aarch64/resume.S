@@ -29,8 +29,10 @@
 FUNC(frame_resume)
     mov     x16, #1
     hint    #40                         /* chkfeat x16: clears bit 0 when GCS is enabled */
-    cbz     x16, .Lresume_refused
+    cbnz    x16, .Lresume_allowed
+    ret
 
+.Lresume_allowed:
     ldp     x16, x2, [x1, #PP_RESUME_PC]        /* pc, sp */
     ldp     x3, x4, [x1, #PP_RESUME_FP]         /* fp, value */
     mov     x5, x29
@@ -39,7 +41,6 @@ FUNC(frame_resume)
     mov     x29, x3
 .Lframe_resume_set:
     mov     sp, x2
-    .cfi_remember_state
     .cfi_def_cfa sp, 0
     .cfi_register x30, x16
     .cfi_same_value x29
@@ -47,11 +48,6 @@ FUNC(frame_resume)
     str     xzr, [x0, #PP_THREAD_EXIT_FP]
     mov     x0, x4
     br      x16
-
-.Lresume_refused:
-    .cfi_restore_state
-    .cfi_same_value x29
-    ret
 .Lframe_resume_end:
 END(frame_resume)
 

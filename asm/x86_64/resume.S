@@ -30,8 +30,10 @@ FUNC(frame_resume)
     xor     %eax, %eax
     .byte   0xf3, 0x48, 0x0f, 0x1e, 0xc8 /* rdsspq %rax: leaves 0 without a shadow stack */
     test    %rax, %rax
-    jnz     .Lresume_refused
+    jz      .Lresume_allowed
+    ret
 
+.Lresume_allowed:
     mov     PP_RESUME_PC(%rsi), %r11
     mov     PP_RESUME_SP(%rsi), %rcx
     mov     PP_RESUME_FP(%rsi), %rdx
@@ -42,18 +44,12 @@ FUNC(frame_resume)
     mov     %rdx, %rbp
 .Lframe_resume_set:
     mov     %rcx, %rsp
-    .cfi_remember_state
     .cfi_def_cfa rsp, 0
     .cfi_register rip, r11
     .cfi_same_value rbp
 .Lframe_resume_popped:
     movq    $0, PP_THREAD_EXIT_FP(%rdi)
     jmp     *%r11
-
-.Lresume_refused:
-    .cfi_restore_state
-    .cfi_same_value rbp
-    ret
 .Lframe_resume_end:
 END(frame_resume)
 
