@@ -11,7 +11,7 @@
 #include <stdio.h>
 
 #define CODE_PLACE UINT64_C(0x100000001000)
-#define CODE_MAX 32
+#define CODE_MAX 256
 
 struct code {
     const char *line; /* instructions separated by semicolons; NULL: no code */

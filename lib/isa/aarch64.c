@@ -10,6 +10,7 @@
 #include <config.h>
 
 #include "isa/bytes.h"
+#include "isa/emit.h"
 #include "isa/isa.h"
 
 #include <elf.h>
@@ -402,4 +403,8 @@ const struct isa isa_aarch64 = {
     .trampoline_encode = aarch64_trampoline_encode,
     .is_after_call = aarch64_is_after_call,
     .frame_state = aarch64_frame_state,
+    .emit_site = aarch64_emit_site,
+    .emit_osr_prologue = aarch64_emit_osr_prologue,
+    .emit_osr_epilogue = aarch64_emit_osr_epilogue,
+    .emit_resume = aarch64_emit_resume,
 };

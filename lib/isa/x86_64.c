@@ -10,6 +10,7 @@
 #include <config.h>
 
 #include "isa/bytes.h"
+#include "isa/emit.h"
 #include "isa/isa.h"
 
 #include <elf.h>
@@ -295,4 +296,8 @@ const struct isa isa_x86_64 = {
     .trampoline_encode = x86_64_trampoline_encode,
     .is_after_call = x86_64_is_after_call,
     .frame_state = x86_64_frame_state,
+    .emit_site = x86_64_emit_site,
+    .emit_osr_prologue = x86_64_emit_osr_prologue,
+    .emit_osr_epilogue = x86_64_emit_osr_epilogue,
+    .emit_resume = x86_64_emit_resume,
 };

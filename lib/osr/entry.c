@@ -4,7 +4,11 @@
 
 #include "osr/entry.h"
 
+#include "isa/isa.h"
 #include "osr/tier0.h"
+
+/* No body reaches farther below tier-0's SP. */
+#define STACK_LIMIT ((size_t) 1 << 29)
 
 struct entry *entry_from(const pp_entry *handle)
 {
@@ -46,7 +50,7 @@ pp_status pp_entry_check(const pp_entry *handle, const pp_tier0_layout *layout)
     if (entry == NULL)
         return handle == NULL ? PP_E_ARG : PP_E_STALE;
     pp_tier0_layout tier0;
-    pp_status status = tier0_from(PP_ARCH_HOST, layout, &tier0, NULL);
+    pp_status status = tier0_from(isa_host.arch, layout, &tier0, NULL);
     if (status != PP_OK)
         return status;
     /* The trace is alive as long as the entry is: it is held. */

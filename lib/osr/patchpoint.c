@@ -23,7 +23,7 @@
 /* The registers show SP as tier-0 has it, not as the site moved it around its call. */
 static void hide_red_zone(const struct site *site, struct pp_regs *regs)
 {
-    if (site->flags & PP_SITE_RED_ZONE)
+    if (site->desc.flags & PP_SITE_RED_ZONE)
         ((uint64_t *) regs)[PP_REGS_SP / 8] += RED_ZONE_BYTES;
 }
 
@@ -40,11 +40,11 @@ static uint64_t sp_of(const struct pp_regs *regs)
 /* A disabled site stays disabled: its slow path comes again as late as the counter allows. */
 static void rearm(struct site *site, uint32_t state, const struct pp_regs *regs)
 {
-    int32_t count = state == PP_SITE_DISABLED ? INT32_MAX : site->threshold;
-    if (site->counter == PP_COUNTER_SITE)
+    int32_t count = state == PP_SITE_DISABLED ? INT32_MAX : site->desc.threshold;
+    if (site->desc.counter == PP_COUNTER_SITE)
         atomic_store_explicit(&site->head.counter, count, memory_order_relaxed);
     else
-        *(int32_t *) (fp_of(regs) + (int64_t) site->counter_offset) = count;
+        *(int32_t *) (fp_of(regs) + (int64_t) site->desc.counter_offset) = count;
 }
 
 static uint64_t count(_Atomic uint64_t *counter)
@@ -55,7 +55,7 @@ static uint64_t count(_Atomic uint64_t *counter)
 /* Whether this pass is the one, of all threads' passes, that produces. */
 static bool wins(struct site *site, uint64_t passes)
 {
-    return passes >= site->hits
+    return passes >= site->desc.hits
         && site_move(site, 1u << PP_SITE_IDLE | 1u << PP_SITE_COUNTING, PP_SITE_TRIGGERED);
 }
 
@@ -71,7 +71,7 @@ static void produce(struct site *site, const struct pp_regs *regs)
     }
     atomic_store_explicit(&site->head.state, PP_SITE_COMPILING, memory_order_release);
     pp_entry *entry = NULL;
-    if (site->produce(site->host, site_handle(site), regs, &entry) == PP_OK)
+    if (site->desc.produce(site->desc.host, site_handle(site), regs, &entry) == PP_OK)
         (void) site_publish(site, entry);
     else
         atomic_store_explicit(&site->head.state, PP_SITE_FAILED, memory_order_release);

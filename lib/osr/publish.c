@@ -68,7 +68,7 @@ pp_status pp_site_disable(pp_site *handle)
         return handle == NULL ? PP_E_ARG : PP_E_STALE;
     if (!site_move(site, ~(1u << PP_SITE_TRIGGERED | 1u << PP_SITE_COMPILING), PP_SITE_DISABLED))
         return PP_E_BUSY;
-    if (site->counter == PP_COUNTER_SITE)
+    if (site->desc.counter == PP_COUNTER_SITE)
         atomic_store_explicit(&site->head.counter, INT32_MAX, memory_order_relaxed);
     return PP_OK;
 }
@@ -89,7 +89,7 @@ void *pp_site_record(pp_site *handle)
 int32_t pp_site_threshold(const pp_site *handle)
 {
     struct site *site = site_from(handle);
-    return site == NULL ? INT32_MAX : site->threshold;
+    return site == NULL ? INT32_MAX : site->desc.threshold;
 }
 
 pp_entry *pp_site_entry(const pp_site *handle)
@@ -104,7 +104,7 @@ pp_entry *pp_site_entry(const pp_site *handle)
 void *pp_site_host(const pp_site *handle)
 {
     struct site *site = site_from(handle);
-    return site == NULL ? NULL : site->host;
+    return site == NULL ? NULL : site->desc.host;
 }
 
 pp_status pp_site_get_stats(const pp_site *handle, pp_site_stats *stats)

@@ -50,9 +50,10 @@ void record_birth(struct record *record)
     atomic_fetch_add_explicit(&record->life, 1, memory_order_release);
 }
 
-int record_death(struct record *record, uint32_t life)
+bool record_death(struct record *record, const void *handle)
 {
-    return (life & 1)
+    uint32_t life = atomic_load_explicit(&record->life, memory_order_relaxed);
+    return life_is(life, handle)
         && atomic_compare_exchange_strong_explicit(&record->life, &life, life + 1,
                                                    memory_order_acq_rel, memory_order_relaxed);
 }

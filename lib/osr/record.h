@@ -13,6 +13,7 @@
 #include <patchpoint/pool.h>
 
 #include <stdatomic.h>
+#include <stdbool.h>
 #include <stdint.h>
 
 struct record {
@@ -36,8 +37,8 @@ struct record_list {
 struct record *record_take_locked(pp_pool *pool, struct record_list *list);
 void record_birth(struct record *record);
 
-/* End a life.  False if it ended before.  Its handles are stale from here on. */
-int record_death(struct record *record, uint32_t life);
+/* End the life that this handle stands for: it is stale from here on.  False if it was. */
+bool record_death(struct record *record, const void *handle);
 
 /* Put a dead or unborn record among the free ones, with pool_lock held. */
 void record_give_locked(struct record_list *list, struct record *record);
@@ -66,10 +67,14 @@ static inline uint32_t handle_tag(const void *handle)
 }
 
 /* Whether a record is alive in the generation of this handle. */
-static inline int record_is(const struct record *record, const void *handle)
+static inline bool life_is(uint32_t life, const void *handle)
 {
-    uint32_t life = atomic_load_explicit(&record->life, memory_order_acquire);
     return (life & 1) && (life >> 1 & 0xfffff) == handle_tag(handle);
+}
+
+static inline bool record_is(const struct record *record, const void *handle)
+{
+    return life_is(atomic_load_explicit(&record->life, memory_order_acquire), handle);
 }
 
 #endif

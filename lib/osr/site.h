@@ -35,16 +35,8 @@ struct site_record {
 struct site {
     struct site_record head;   /* first: the stub's address is the site's */
     struct record record;
-    pp_site_kind kind;
-    pp_counter counter;
-    int32_t counter_offset;
-    int32_t threshold;
-    uint32_t hits;             /* slow paths until the site triggers */
-    pp_save save;
-    uint32_t flags;
+    pp_site_desc desc;         /* written once; hits at least 1, tier0 the copy below, error NULL */
     pp_tier0_layout tier0;     /* normalized */
-    pp_produce *produce;
-    void *host;
     struct entry *_Atomic entry; /* referenced; NULL until ready */
     _Atomic uint64_t slow_paths, triggers, transitions, refusals;
 };

@@ -1,0 +1,311 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * Sites, OSR prologues and epilogues, and resume jumps in AArch64 instructions.
+ *
+ * x16 serves for every offset that no immediate holds.  Encodings are those of
+ * the Arm ARM, chapter C6 (general) and C7 (SIMD and floating point).
+ */
+#include <config.h>
+
+#include "isa/emit.h"
+
+#include "isa/bytes.h"
+
+#include <elf.h>
+
+#define X16 16u
+#define X17 17u
+#define FP 29u
+#define SP 31u
+
+#define BTI_J 0xd503249fu
+#define BR_X16 0xd61f0200u
+#define RET 0xd65f03c0u
+
+/* A load or store, in the forms that differ by the reach of their offset. */
+struct access {
+    uint32_t scaled;   /* [Xn, #imm12 * size] */
+    uint32_t unscaled; /* [Xn, #imm9] */
+    uint32_t indexed;  /* [Xn, Xm] */
+    unsigned size;
+};
+
+static const struct access load_w = { 0xb9400000, 0xb8400000, 0xb8606800, 4 };
+static const struct access store_w = { 0xb9000000, 0xb8000000, 0xb8206800, 4 };
+static const struct access load_x = { 0xf9400000, 0xf8400000, 0xf8606800, 8 };
+static const struct access store_x = { 0xf9000000, 0xf8000000, 0xf8206800, 8 };
+static const struct access load_d = { 0xfd400000, 0xfc400000, 0, 8 };
+static const struct access store_d = { 0xfd000000, 0xfc000000, 0, 8 };
+
+static bool reaches(const struct access *access, int64_t offset)
+{
+    return fits_signed(offset, 9)
+        || (offset >= 0 && offset % access->size == 0 && offset / access->size < 4096);
+}
+
+/* The caller knows that it reaches. */
+static void emit_access(struct emitter *e, const struct access *access, unsigned reg, unsigned base,
+                        int64_t offset)
+{
+    if (offset >= 0 && offset % access->size == 0 && offset / access->size < 4096)
+        emit_le32(e, access->scaled | (uint32_t) (offset / access->size) << 10 | base << 5 | reg);
+    else
+        emit_le32(e, access->unscaled | ((uint32_t) offset & 0x1ff) << 12 | base << 5 | reg);
+}
+
+static void emit_indexed(struct emitter *e, const struct access *access, unsigned reg,
+                         unsigned base, unsigned index)
+{
+    emit_le32(e, access->indexed | index << 16 | base << 5 | reg);
+}
+
+/* mov reg, #value: one or two instructions for 32 bits with sign */
+static void emit_mov(struct emitter *e, unsigned reg, int64_t value)
+{
+    uint32_t low = (uint32_t) value & 0xffff, high = (uint32_t) value >> 16;
+    if (value >= 0) {
+        emit_le32(e, 0xd2800000 | low << 5 | reg);       /* movz */
+        if (high != 0)
+            emit_le32(e, 0xf2a00000 | high << 5 | reg);  /* movk, lsl 16 */
+    } else {
+        emit_le32(e, 0x92800000 | (low ^ 0xffff) << 5 | reg); /* movn */
+        if (high != 0xffff)
+            emit_le32(e, 0xf2a00000 | high << 5 | reg);
+    }
+}
+
+/* to = from + offset; clobbers x16 when an immediate is too short, so from is not x16 */
+static void emit_add(struct emitter *e, unsigned to, unsigned from, int64_t offset)
+{
+    uint64_t size = (uint64_t) (offset < 0 ? -offset : offset);
+    uint32_t opcode = offset < 0 ? 0xd1000000 : 0x91000000; /* sub, add */
+    if (size >= 1u << 24) {
+        emit_mov(e, X16, offset);
+        emit_le32(e, 0x8b206000 | X16 << 16 | from << 5 | to); /* add to, from, x16, uxtx */
+        return;
+    }
+    if (size >= 4096) {
+        emit_le32(e, opcode | 1u << 22 | (uint32_t) (size >> 12) << 10 | from << 5 | to);
+        from = to;
+    }
+    if (size % 4096 != 0 || size == 0)
+        emit_le32(e, opcode | (uint32_t) (size % 4096) << 10 | from << 5 | to);
+}
+
+/* ---- save areas --------------------------------------------------------- */
+
+struct pair {
+    unsigned first, count;
+    unsigned reg[2]; /* bits of the save area */
+    int64_t offset;
+};
+
+/* The next one or two registers that move and lie side by side, or count 0. */
+static struct pair next_pair(const struct save_move *move, unsigned *bit, int64_t *offset)
+{
+    struct pair pair = { .count = 0 };
+    for (; *bit < 64; ++*bit) {
+        uint64_t mask = 1ull << *bit;
+        if (!(move->slots & mask))
+            continue;
+        bool moves = (move->which & mask) != 0;
+        if (pair.count == 1 && (!moves || (pair.reg[0] ^ *bit) & 32))
+            return pair; /* looked at again in the next call */
+        if (moves) {
+            if (pair.count == 0)
+                pair.offset = *offset;
+            pair.reg[pair.count++] = *bit;
+        }
+        *offset += 8;
+        if (pair.count == 2) {
+            ++*bit;
+            return pair;
+        }
+    }
+    return pair;
+}
+
+static bool pair_reaches(const struct pair *pair)
+{
+    if (pair->count == 2)
+        return pair->offset % 8 == 0 && fits_signed(pair->offset / 8, 7);
+    return reaches(&load_x, pair->offset);
+}
+
+static bool all_reach(const struct save_move *move)
+{
+    unsigned bit = 0;
+    int64_t offset = move->offset;
+    for (;;) {
+        struct pair pair = next_pair(move, &bit, &offset);
+        if (pair.count == 0)
+            return true;
+        if (!pair_reaches(&pair))
+            return false;
+    }
+}
+
+static void emit_pair(struct emitter *e, const struct pair *pair, bool load, unsigned base)
+{
+    bool vector = (pair->reg[0] & 32) != 0;
+    unsigned first = pair->reg[0] & 31;
+    if (pair->count == 1) {
+        const struct access *access = vector ? (load ? &load_d : &store_d)
+                                             : (load ? &load_x : &store_x);
+        emit_access(e, access, first, base, pair->offset);
+        return;
+    }
+    uint32_t opcode = (vector ? 0x6d000000 : 0xa9000000) | (load ? 1u << 22 : 0); /* stp, ldp */
+    emit_le32(e, opcode | ((uint32_t) (pair->offset / 8) & 0x7f) << 15 | (pair->reg[1] & 31) << 10
+                     | base << 5 | first);
+}
+
+/* From FP directly if every slot is in reach, else from x16. */
+static void emit_moves(struct emitter *e, const struct save_move *move, bool load)
+{
+    if (move->which == 0)
+        return;
+    unsigned base = FP, bit = 0;
+    int64_t offset = move->offset;
+    if (!all_reach(move)) {
+        emit_add(e, X16, FP, offset);
+        base = X16;
+        offset = 0;
+    }
+    for (;;) {
+        struct pair pair = next_pair(move, &bit, &offset);
+        if (pair.count == 0)
+            return;
+        emit_pair(e, &pair, load, base);
+    }
+}
+
+/* ---- patchpoints -------------------------------------------------------- */
+
+static void emit_counter(struct emitter *e, unsigned base, int64_t offset)
+{
+    bool direct = reaches(&load_w, offset);
+    if (direct) {
+        emit_access(e, &load_w, X16, base, offset);
+    } else {
+        emit_mov(e, X17, offset);
+        emit_indexed(e, &load_w, X16, base, X17);
+    }
+    emit_le32(e, 0x71000610); /* subs w16, w16, #1 */
+    if (direct)
+        emit_access(e, &store_w, X16, base, offset);
+    else
+        emit_indexed(e, &store_w, X16, base, X17);
+}
+
+/*
+ * The record's address is a literal behind the jump, where nothing runs.  It
+ * is 4-aligned only, which a load of normal memory takes (Arm ARM B2.5).
+ */
+pp_status aarch64_emit_site(const struct pp_site_desc *desc, uintptr_t record, bool landing_pads,
+                            uint8_t *buffer, size_t capacity, struct pp_site_layout *layout)
+{
+    struct emitter e = { buffer, capacity, 0 };
+    const uint32_t ldr_x17 = 0x58000000 | X17; /* ldr x17, literal */
+    bool in_record = desc->counter == PP_COUNTER_SITE;
+
+    if (in_record) {
+        emit_le32(&e, ldr_x17 | (4 + 12 + 12) / 4 << 5);
+        emit_counter(&e, X17, PP_SITE_COUNTER);
+        emit_le32(&e, 0x5400000c | (4 + 8 + 8) / 4 << 5); /* b.gt resume */
+    } else {
+        emit_counter(&e, FP, desc->counter_offset);
+        emit_le32(&e, 0x5400000c | (4 + 12 + 8) / 4 << 5);
+        emit_le32(&e, ldr_x17 | 12 / 4 << 5);
+    }
+    layout->relocs[0] = (pp_reloc) {
+        .offset = (uint32_t) e.length,
+        .type = R_AARCH64_CALL26,
+        .section = PP_IN_CODE,
+        .symbol = desc->save == PP_SAVE_V128 ? PP_SYMBOL_PATCHPOINT_V128 : PP_SYMBOL_PATCHPOINT_GPR,
+    };
+    layout->reloc_count = 1;
+    emit_le32(&e, 0x94000000); /* bl stub */
+    layout->return_offset = e.length;
+    emit_le32(&e, BR_X16);
+    emit_le64(&e, record);
+    layout->resume_offset = e.length;
+    if (landing_pads)
+        emit_le32(&e, BTI_J);
+    layout->bytes = e.length;
+    layout->align = 4;
+    return emit_finish(&e);
+}
+
+/* ---- OSR bodies --------------------------------------------------------- */
+
+/*
+ * Lower SP.  From a page on every page is touched on the way, so that an
+ * overflow meets the guard page; the rest, less than a page, is not, as in C.
+ */
+static void emit_lower(struct emitter *e, uint32_t bytes)
+{
+    uint32_t pages = bytes & ~(PROBE_PAGE - 1);
+    if (pages != 0) {
+        emit_add(e, X16, SP, -(int64_t) pages);
+        emit_le32(e, 0xd14007ff);                           /* loop: sub sp, sp, #1, lsl #12 */
+        emit_le32(e, 0xf90003ff);                           /* str xzr, [sp] */
+        emit_le32(e, 0xeb206000 | X16 << 16 | SP << 5 | 31); /* cmp sp, x16 */
+        emit_le32(e, 0x54000001 | (-3u & 0x7ffff) << 5);    /* b.ne loop */
+    }
+    if (bytes != pages)
+        emit_add(e, SP, SP, -(int64_t) (bytes - pages));
+}
+
+pp_status aarch64_emit_osr_prologue(const struct pp_osr_frame *frame, uint8_t *buffer,
+                                    size_t capacity, struct pp_osr_layout *layout)
+{
+    struct emitter e = { buffer, capacity, 0 };
+    struct osr_plan plan;
+    osr_plan_from(frame, &plan, layout);
+    if (plan.landing_pad)
+        emit_le32(&e, BTI_J);
+    emit_moves(&e, &plan.reload, true);
+    emit_lower(&e, plan.stack_bytes);
+    emit_moves(&e, &plan.save, false);
+    layout->bytes = e.length;
+    return emit_finish(&e);
+}
+
+pp_status aarch64_emit_osr_epilogue(const struct pp_osr_frame *frame, uint8_t *buffer,
+                                    size_t capacity, struct pp_osr_layout *layout)
+{
+    struct emitter e = { buffer, capacity, 0 };
+    struct osr_plan plan;
+    osr_plan_from(frame, &plan, layout);
+    emit_moves(&e, &plan.restore, true);
+    emit_le32(&e, 0x910003bf); /* mov sp, x29 */
+    if (plan.cfa_offset <= 504) {
+        emit_le32(&e, 0xa8c07bfd | plan.cfa_offset / 8 << 15); /* ldp x29, x30, [sp], #cfa_offset */
+    } else {
+        emit_le32(&e, 0xa9407bfd); /* ldp x29, x30, [sp] */
+        emit_add(&e, SP, SP, plan.cfa_offset);
+    }
+    emit_le32(&e, RET);
+    layout->bytes = e.length;
+    return emit_finish(&e);
+}
+
+/* ---- resume ------------------------------------------------------------- */
+
+pp_status aarch64_emit_resume(unsigned base, int32_t offset, uint8_t *buffer, size_t capacity,
+                              size_t *bytes)
+{
+    struct emitter e = { buffer, capacity, 0 };
+    if (reaches(&load_x, offset)) {
+        emit_access(&e, &load_x, X16, base, offset);
+    } else if (base == X16) {
+        return PP_E_RANGE; /* x16 is needed for the offset */
+    } else {
+        emit_mov(&e, X16, offset);
+        emit_indexed(&e, &load_x, X16, base, X16);
+    }
+    emit_le32(&e, BR_X16);
+    *bytes = e.length;
+    return emit_finish(&e);
+}

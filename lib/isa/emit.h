@@ -1,0 +1,83 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * Emitting instructions into a host's buffer: what the emitters of both
+ * architectures share.  Pure, and compiled for both on every host.
+ */
+#ifndef ISA_EMIT_H
+#define ISA_EMIT_H
+
+#include <patchpoint/emit.h>
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+/* ---- the buffer --------------------------------------------------------- */
+
+/*
+ * Bytes go to `bytes` as long as they fit into `capacity` and are counted
+ * always, so that the same code measures and writes.
+ */
+struct emitter {
+    uint8_t *bytes;
+    size_t capacity;
+    size_t length;
+};
+
+void emit_byte(struct emitter *emitter, uint8_t byte);
+void emit_le32(struct emitter *emitter, uint32_t word);
+void emit_le64(struct emitter *emitter, uint64_t word);
+
+/* PP_E_RANGE if something did not fit; a NULL buffer measures and always fits. */
+pp_status emit_finish(const struct emitter *emitter);
+
+/* ---- OSR bodies --------------------------------------------------------- */
+
+/* Registers that move between a save area and the register file. */
+struct save_move {
+    uint64_t slots;   /* of the area, lowest bit first */
+    int32_t offset;   /* of its first slot, from FP */
+    uint64_t which;   /* those that move; a subset of slots */
+};
+
+/* What prologue and epilogue of a body do, whatever the architecture. */
+struct osr_plan {
+    bool landing_pad;
+    uint32_t cfa_offset;
+    uint32_t stack_bytes;      /* what the prologue subtracts from SP: 16-aligned */
+    struct save_move reload;   /* prologue, before SP moves: from tier-0's area */
+    struct save_move save;     /* prologue, after SP moved */
+    struct save_move restore;  /* epilogue */
+};
+
+/*
+ * From a frame whose tier0 is normalized; also fills in what does not depend
+ * on the instructions.  The sizes are known to be in range.
+ */
+void osr_plan_from(const struct pp_osr_frame *frame, struct osr_plan *plan,
+                   struct pp_osr_layout *layout);
+
+/* Stack that is more than this is touched page by page on the way down. */
+#define PROBE_PAGE 4096u
+
+/* ---- the architectures -------------------------------------------------- */
+
+pp_status x86_64_emit_site(const struct pp_site_desc *desc, uintptr_t record, bool landing_pads,
+                           uint8_t *buffer, size_t capacity, struct pp_site_layout *layout);
+pp_status x86_64_emit_osr_prologue(const struct pp_osr_frame *frame, uint8_t *buffer,
+                                   size_t capacity, struct pp_osr_layout *layout);
+pp_status x86_64_emit_osr_epilogue(const struct pp_osr_frame *frame, uint8_t *buffer,
+                                   size_t capacity, struct pp_osr_layout *layout);
+pp_status x86_64_emit_resume(unsigned base, int32_t offset, uint8_t *buffer, size_t capacity,
+                             size_t *bytes);
+
+pp_status aarch64_emit_site(const struct pp_site_desc *desc, uintptr_t record, bool landing_pads,
+                            uint8_t *buffer, size_t capacity, struct pp_site_layout *layout);
+pp_status aarch64_emit_osr_prologue(const struct pp_osr_frame *frame, uint8_t *buffer,
+                                    size_t capacity, struct pp_osr_layout *layout);
+pp_status aarch64_emit_osr_epilogue(const struct pp_osr_frame *frame, uint8_t *buffer,
+                                    size_t capacity, struct pp_osr_layout *layout);
+pp_status aarch64_emit_resume(unsigned base, int32_t offset, uint8_t *buffer, size_t capacity,
+                              size_t *bytes);
+
+#endif

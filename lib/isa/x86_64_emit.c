@@ -1,0 +1,206 @@
+/* SPDX-License-Identifier: MIT */
+/* Sites, OSR prologues and epilogues, and resume jumps in x86-64 instructions. */
+#include <config.h>
+
+#include "isa/emit.h"
+
+#include <elf.h>
+
+enum { RAX, RCX, RDX, RBX, RSP, RBP, RSI, RDI, R8, R9, R10, R11, R12 };
+
+#define RED_ZONE 128
+
+static void emit_endbr64(struct emitter *e)
+{
+    emit_le32(e, 0xfa1e0ff3);
+}
+
+/*
+ * ModRM, SIB where rsp or r12 is the base, and a displacement, short if it
+ * fits.  rbp and r13 have no form without one.
+ */
+static void emit_operand(struct emitter *e, unsigned field, unsigned base, int32_t offset)
+{
+    unsigned mod = offset == 0 && (base & 7) != RBP ? 0 : offset == (int8_t) offset ? 1 : 2;
+    emit_byte(e, (uint8_t) (mod << 6 | (field & 7) << 3 | (base & 7)));
+    if ((base & 7) == RSP)
+        emit_byte(e, 0x24);
+    if (mod == 1)
+        emit_byte(e, (uint8_t) offset);
+    else if (mod == 2)
+        emit_le32(e, (uint32_t) offset);
+}
+
+/* REX.W opcode, register, offset(base) */
+static void emit_rm64(struct emitter *e, uint8_t opcode, unsigned reg, unsigned base,
+                      int32_t offset)
+{
+    emit_byte(e, (uint8_t) (0x48 | (reg >> 3) << 2 | base >> 3));
+    emit_byte(e, opcode);
+    emit_operand(e, reg, base, offset);
+}
+
+static void emit_load(struct emitter *e, unsigned reg, int32_t offset)
+{
+    emit_rm64(e, 0x8b, reg, RBP, offset);
+}
+
+static void emit_store(struct emitter *e, unsigned reg, int32_t offset)
+{
+    emit_rm64(e, 0x89, reg, RBP, offset);
+}
+
+static void emit_lea(struct emitter *e, unsigned reg, unsigned base, int32_t offset)
+{
+    emit_rm64(e, 0x8d, reg, base, offset);
+}
+
+/* sub $bytes, %rsp */
+static void emit_sub_rsp(struct emitter *e, uint32_t bytes)
+{
+    emit_byte(e, 0x48);
+    emit_byte(e, bytes < 128 ? 0x83 : 0x81);
+    emit_byte(e, 0xec);
+    if (bytes < 128)
+        emit_byte(e, (uint8_t) bytes);
+    else
+        emit_le32(e, bytes);
+}
+
+/* A move for each register of `move`, by its slot. */
+static void emit_moves(struct emitter *e, const struct save_move *move,
+                       void (*emit)(struct emitter *, unsigned, int32_t))
+{
+    int32_t offset = move->offset;
+    for (unsigned reg = 0; reg < 16; reg++) {
+        if (move->which >> reg & 1)
+            emit(e, reg, offset);
+        if (move->slots >> reg & 1)
+            offset += 8;
+    }
+}
+
+/* ---- patchpoints -------------------------------------------------------- */
+
+/* movabs $record, %r11 */
+static void emit_record(struct emitter *e, uintptr_t record)
+{
+    emit_byte(e, 0x49);
+    emit_byte(e, 0xbb);
+    emit_le64(e, record);
+}
+
+pp_status x86_64_emit_site(const struct pp_site_desc *desc, uintptr_t record, bool landing_pads,
+                           uint8_t *buffer, size_t capacity, struct pp_site_layout *layout)
+{
+    struct emitter e = { buffer, capacity, 0 };
+    bool in_record = desc->counter == PP_COUNTER_SITE;
+    bool red_zone = (desc->flags & PP_SITE_RED_ZONE) != 0;
+
+    if (in_record) {
+        emit_record(&e, record);
+        emit_byte(&e, 0x41); /* decl PP_SITE_COUNTER(%r11) */
+        emit_byte(&e, 0xff);
+        emit_operand(&e, 1, R11, PP_SITE_COUNTER);
+    } else {
+        emit_byte(&e, 0xff); /* decl counter(%rbp) */
+        emit_operand(&e, 1, RBP, desc->counter_offset);
+    }
+    /* jg resume: over a record, a call and a jump, with or without two leas */
+    size_t over = (in_record ? 0 : 10) + 5 + 3 + (red_zone ? 5 + 8 : 0);
+    emit_byte(&e, 0x7f);
+    emit_byte(&e, (uint8_t) over);
+    if (!in_record)
+        emit_record(&e, record);
+    if (red_zone)
+        emit_lea(&e, RSP, RSP, -RED_ZONE);
+    emit_byte(&e, 0xe8); /* call the stub */
+    layout->relocs[0] = (pp_reloc) {
+        .offset = (uint32_t) e.length,
+        .type = R_X86_64_PLT32,
+        .section = PP_IN_CODE,
+        .symbol = desc->save == PP_SAVE_V128 ? PP_SYMBOL_PATCHPOINT_V128 : PP_SYMBOL_PATCHPOINT_GPR,
+        .addend = -4,
+    };
+    layout->reloc_count = 1;
+    emit_le32(&e, 0);
+    layout->return_offset = e.length;
+    if (red_zone)
+        emit_lea(&e, RSP, RSP, RED_ZONE);
+    emit_byte(&e, 0x41); /* jmp *%r11 */
+    emit_byte(&e, 0xff);
+    emit_byte(&e, 0xe3);
+    layout->resume_offset = e.length;
+    if (landing_pads)
+        emit_endbr64(&e);
+    layout->bytes = e.length;
+    layout->align = 1;
+    return emit_finish(&e);
+}
+
+/* ---- OSR bodies --------------------------------------------------------- */
+
+/*
+ * Lower SP.  From a page on every page is touched on the way, so that an
+ * overflow meets the guard page; the rest, less than a page, is not, as in C.
+ */
+static void emit_lower(struct emitter *e, uint32_t bytes)
+{
+    uint32_t pages = bytes & ~(PROBE_PAGE - 1);
+    if (pages != 0) {
+        emit_lea(e, R11, RSP, -(int32_t) pages);
+        size_t loop = e->length;
+        emit_sub_rsp(e, PROBE_PAGE);
+        emit_rm64(e, 0x83, 1, RSP, 0); /* orq $0, (%rsp) */
+        emit_byte(e, 0);
+        emit_byte(e, 0x4c); /* cmp %r11, %rsp */
+        emit_byte(e, 0x39);
+        emit_byte(e, 0xdc);
+        emit_byte(e, 0x75); /* jne loop */
+        emit_byte(e, (uint8_t) (loop - (e->length + 1)));
+    }
+    if (bytes != pages)
+        emit_sub_rsp(e, bytes - pages);
+}
+
+pp_status x86_64_emit_osr_prologue(const struct pp_osr_frame *frame, uint8_t *buffer,
+                                   size_t capacity, struct pp_osr_layout *layout)
+{
+    struct emitter e = { buffer, capacity, 0 };
+    struct osr_plan plan;
+    osr_plan_from(frame, &plan, layout);
+    if (plan.landing_pad)
+        emit_endbr64(&e);
+    emit_moves(&e, &plan.reload, emit_load);
+    emit_lower(&e, plan.stack_bytes);
+    emit_moves(&e, &plan.save, emit_store);
+    layout->bytes = e.length;
+    return emit_finish(&e);
+}
+
+pp_status x86_64_emit_osr_epilogue(const struct pp_osr_frame *frame, uint8_t *buffer,
+                                   size_t capacity, struct pp_osr_layout *layout)
+{
+    struct emitter e = { buffer, capacity, 0 };
+    struct osr_plan plan;
+    osr_plan_from(frame, &plan, layout);
+    emit_moves(&e, &plan.restore, emit_load);
+    emit_byte(&e, 0xc9); /* leave */
+    emit_byte(&e, 0xc3); /* ret */
+    layout->bytes = e.length;
+    return emit_finish(&e);
+}
+
+/* ---- resume ------------------------------------------------------------- */
+
+pp_status x86_64_emit_resume(unsigned base, int32_t offset, uint8_t *buffer, size_t capacity,
+                             size_t *bytes)
+{
+    struct emitter e = { buffer, capacity, 0 };
+    if (base >= R8)
+        emit_byte(&e, 0x41);
+    emit_byte(&e, 0xff); /* jmp *offset(base) */
+    emit_operand(&e, 4, base, offset);
+    *bytes = e.length;
+    return emit_finish(&e);
+}

@@ -1,0 +1,83 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * The public emitters: arguments checked, the bytes counted, and only then
+ * written by the architecture's own, so that a refusal leaves the buffer alone.
+ */
+#include <config.h>
+
+#include "isa/isa.h"
+#include "osr/tier0.h"
+
+/* No body has more locals; with tier-0's limit every offset stays inside 32 bits. */
+#define LOCAL_LIMIT (1u << 28)
+
+typedef pp_status emit_osr(const struct pp_osr_frame *frame, uint8_t *buffer, size_t capacity,
+                           struct pp_osr_layout *layout);
+
+/* Check a frame and copy it with its tier0 normalized into `tier0`. */
+static pp_status frame_from(const pp_osr_frame *from, pp_osr_frame *frame, pp_tier0_layout *tier0,
+                            const struct isa **isa)
+{
+    *isa = isa_find(from->arch);
+    if (*isa == NULL || from->local_bytes > LOCAL_LIMIT || (from->flags & ~PP_POOL_LANDING_PADS))
+        return PP_E_ARG;
+    pp_status status = tier0_from((*isa)->arch, from->tier0, tier0, NULL);
+    if (status == PP_OK)
+        status = tier0_check_scheme((*isa)->arch, tier0, from->scheme, from->used, NULL);
+    if (status != PP_OK)
+        return status;
+    *frame = *from;
+    frame->tier0 = tier0;
+    return PP_OK;
+}
+
+static pp_status emit_part(const pp_osr_frame *from, void *buffer, size_t capacity,
+                           pp_osr_layout *layout, bool epilogue)
+{
+    pp_osr_frame frame;
+    pp_tier0_layout tier0;
+    const struct isa *isa;
+    if (from == NULL || from->size < sizeof *from || layout == NULL
+        || layout->size < sizeof *layout || (buffer == NULL && capacity != 0))
+        return PP_E_ARG;
+    pp_status status = frame_from(from, &frame, &tier0, &isa);
+    if (status != PP_OK)
+        return status;
+    pp_osr_layout result = { .size = layout->size };
+    emit_osr *emit = epilogue ? isa->emit_osr_epilogue : isa->emit_osr_prologue;
+    status = emit(&frame, NULL, 0, &result);
+    if (status == PP_OK && buffer != NULL)
+        status = result.bytes <= capacity ? emit(&frame, buffer, capacity, &result) : PP_E_RANGE;
+    if (status == PP_OK)
+        *layout = result;
+    return status;
+}
+
+pp_status pp_emit_osr_prologue(const pp_osr_frame *frame, void *buffer, size_t capacity,
+                               pp_osr_layout *layout)
+{
+    return emit_part(frame, buffer, capacity, layout, false);
+}
+
+pp_status pp_emit_osr_epilogue(const pp_osr_frame *frame, void *buffer, size_t capacity,
+                               pp_osr_layout *layout)
+{
+    return emit_part(frame, buffer, capacity, layout, true);
+}
+
+pp_status pp_emit_resume(pp_arch arch, unsigned base, int32_t offset, void *buffer,
+                         size_t capacity, size_t *bytes)
+{
+    const struct isa *isa = isa_find(arch);
+    if (isa == NULL || bytes == NULL || (buffer == NULL && capacity != 0)
+        || base > (isa->arch == PP_ARCH_AARCH64 ? 31u : 15u))
+        return PP_E_ARG;
+    size_t size;
+    pp_status status = isa->emit_resume(base, offset, NULL, 0, &size);
+    if (status == PP_OK && buffer != NULL)
+        status = size <= capacity ? isa->emit_resume(base, offset, buffer, capacity, &size)
+                                  : PP_E_RANGE;
+    if (status == PP_OK)
+        *bytes = size;
+    return status;
+}
