@@ -13,8 +13,10 @@
 #ifndef MEMORY_REGION_H
 #define MEMORY_REGION_H
 
+#include "memory/placement.h"
 #include "memory/rule.h"
 #include "memory/span.h"
+#include "os/memfd.h"
 
 #include <patchpoint/pool.h>
 
@@ -35,11 +37,44 @@ struct region {
     bool near;                    /* every anchor is in branch range of all of it */
     bool inherited;               /* from before a fork: runs, is never written again */
     struct frame_rule rule;       /* written once before it is published */
-    pthread_mutex_t lock;         /* guards spans, islands and protections */
-    struct span_space spans;
+    pthread_mutex_t lock;         /* guards changes of spans, islands */
+    struct span_space spans;      /* offsets from code_lo */
+    atomic_size_t room;           /* no hole is longer; a hint, for looking without the lock */
+    struct memfd memfd;           /* PP_WX_DUAL, PP_WX_REMAP */
+    pthread_mutex_t back_lock;    /* guards changes of `backed`; taken after `lock` */
+    _Atomic uint64_t *backed;     /* a bit for each page of the executable view: memory is behind
+                                     it, and traps are wherever no span was written */
+    atomic_bool recycled;         /* some address has been given back */
     void *link;                   /* the island table of lib/link, guarded by lock */
     void *unwind;                 /* registrations with other unwinders */
 };
+
+/*
+ * Map a region in the pool's mode, near the anchors if there is room, of at most
+ * `size` bytes: halved until it fits, down to 2 MiB.  The rule only steers
+ * clear of addresses that ran code of another one.  The region is not published.
+ */
+pp_status region_create(pp_pool *pool, pp_wx wx, const struct frame_rule *rule,
+                        const struct anchors *anchors, size_t size, struct region **region,
+                        pp_error *error);
+void region_destroy(struct region *region);
+
+/* One span.  PP_E_NOMEM without a reason: no hole is long enough. */
+pp_status region_alloc(struct region *region, size_t size, size_t align, uintptr_t *exec,
+                       pp_error *error);
+
+/* PP_E_STALE: no live span starts there.  *bytes receives what was given back. */
+pp_status region_free(struct region *region, uintptr_t exec, size_t *bytes, pp_error *error);
+pp_status region_shrink(struct region *region, uintptr_t exec, size_t size, size_t *bytes);
+
+/* Give back the pages that lie wholly in holes.  Bytes. */
+size_t region_trim(struct region *region);
+
+/* Bytes of code, islands and literals that have pages behind them. */
+size_t region_resident(struct region *region);
+
+/* NULL, or a sentence about the first invariant that is broken.  Takes the locks. */
+const char *region_verify(struct region *region);
 
 /*
  * Make [exec, exec + size) writable and return where to write; the span is the

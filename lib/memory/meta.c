@@ -1,0 +1,129 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * Memory for bookkeeping.  jemalloc is found at run time and never linked:
+ * linked, it would replace the host's malloc; and where it cannot be loaded
+ * (little static TLS left), the C heap does.  Only the functions that name their
+ * arena and flags are used.
+ */
+#include <config.h>
+
+#include "memory/meta.h"
+
+#include <stdlib.h>
+
+#if HAVE_JEMALLOC
+
+#include <dlfcn.h>
+#include <jemalloc/jemalloc.h>
+#include <pthread.h>
+#include <stdio.h>
+
+static struct {
+    void *(*mallocx)(size_t size, int flags);
+    void (*sdallocx)(void *memory, size_t size, int flags);
+    int (*mallctl)(const char *name, void *old, size_t *old_size, void *new, size_t new_size);
+} je;
+static pthread_once_t je_once = PTHREAD_ONCE_INIT;
+
+/* The handle is kept open: jemalloc cannot be unloaded. */
+static void find_jemalloc(void)
+{
+    void *from = RTLD_DEFAULT;
+    if (dlsym(from, "mallocx") == NULL) {
+        from = dlopen("libjemalloc.so.2", RTLD_NOW | RTLD_LOCAL);
+        if (from == NULL)
+            return;
+    }
+    *(void **) &je.mallocx = dlsym(from, "mallocx");
+    *(void **) &je.sdallocx = dlsym(from, "sdallocx");
+    *(void **) &je.mallctl = dlsym(from, "mallctl");
+    if (je.sdallocx == NULL || je.mallctl == NULL)
+        je.mallocx = NULL;
+}
+
+static int flags(const struct meta *meta)
+{
+    return MALLOCX_ARENA(meta->arena) | MALLOCX_TCACHE_NONE;
+}
+
+static int is_jemalloc(const struct meta *meta)
+{
+    return meta->arena != 0;
+}
+
+static void arena_open(struct meta *meta)
+{
+    unsigned arena = 0;
+    size_t size = sizeof arena;
+    pthread_once(&je_once, find_jemalloc);
+    /* Arena 0 is everybody's; one that was created never has this number. */
+    if (je.mallocx == NULL || je.mallctl("arenas.create", &arena, &size, NULL, 0) != 0)
+        return;
+    meta->arena = arena;
+    meta->name = "jemalloc";
+}
+
+static void arena_close(struct meta *meta)
+{
+    char name[64];
+    snprintf(name, sizeof name, "arena.%u.destroy", meta->arena);
+    je.mallctl(name, NULL, NULL, NULL, 0);
+}
+
+static void *arena_alloc(struct meta *meta, size_t size)
+{
+    return je.mallocx(size, flags(meta) | MALLOCX_ZERO);
+}
+
+static void arena_free(struct meta *meta, void *memory, size_t size)
+{
+    je.sdallocx(memory, size, flags(meta));
+}
+
+#else
+
+static int is_jemalloc(const struct meta *meta) { (void) meta; return 0; }
+static void arena_open(struct meta *meta) { (void) meta; }
+static void arena_close(struct meta *meta) { (void) meta; }
+static void *arena_alloc(struct meta *meta, size_t size) { (void) meta; (void) size; return NULL; }
+static void arena_free(struct meta *meta, void *memory, size_t size)
+{
+    (void) meta; (void) memory; (void) size;
+}
+
+#endif
+
+void meta_open(struct meta *meta)
+{
+    meta->name = "libc";
+    meta->arena = 0;
+    atomic_init(&meta->bytes, 0);
+    arena_open(meta);
+}
+
+void meta_close(struct meta *meta)
+{
+    if (is_jemalloc(meta))
+        arena_close(meta);
+}
+
+void *meta_alloc(struct meta *meta, size_t size)
+{
+    if (size == 0 || size > PTRDIFF_MAX)
+        return NULL;
+    void *memory = is_jemalloc(meta) ? arena_alloc(meta, size) : calloc(1, size);
+    if (memory != NULL)
+        atomic_fetch_add_explicit(&meta->bytes, size, memory_order_relaxed);
+    return memory;
+}
+
+void meta_free(struct meta *meta, void *memory, size_t size)
+{
+    if (memory == NULL)
+        return;
+    if (is_jemalloc(meta))
+        arena_free(meta, memory, size);
+    else
+        free(memory);
+    atomic_fetch_sub_explicit(&meta->bytes, size, memory_order_relaxed);
+}

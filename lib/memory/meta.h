@@ -1,0 +1,27 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * Memory for bookkeeping: an arena of its own in jemalloc, if the process has
+ * jemalloc or can load it without anything being interposed; else the C heap.
+ */
+#ifndef MEMORY_META_H
+#define MEMORY_META_H
+
+#include <stdatomic.h>
+#include <stddef.h>
+
+struct meta {
+    const char *name;       /* "jemalloc" or "libc" */
+    unsigned arena;         /* of jemalloc */
+    atomic_size_t bytes;    /* in use, as asked for */
+};
+
+void meta_open(struct meta *meta);
+
+/* Everything that was allocated must have been freed. */
+void meta_close(struct meta *meta);
+
+/* Zeroed and 16-byte aligned, or NULL. */
+void *meta_alloc(struct meta *meta, size_t size);
+void meta_free(struct meta *meta, void *memory, size_t size);
+
+#endif

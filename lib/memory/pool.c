@@ -1,0 +1,422 @@
+/* SPDX-License-Identifier: MIT */
+/* The pool: regions opened when they are needed, spans taken from them. */
+#include <config.h>
+
+#include "memory/state.h"
+
+#include "error.h"
+#include "isa/isa.h"
+#include "memory/code_map.h"
+#include "memory/fork.h"
+#include "memory/probe.h"
+
+#include <stdio.h>
+#include <string.h>
+
+#define REGION_DEFAULT ((size_t) 64 << 20)
+#define ALIGN_MAX ((size_t) 65536)
+#if defined __aarch64__
+#define REGION_MAX ((size_t) 128 << 20) /* islands in the middle reach all of it */
+#else
+#define REGION_MAX ((size_t) 1 << 30)
+#endif
+
+/* ---- small things ----------------------------------------------------- */
+
+void *pool_room_state(pp_pool *pool, enum pool_room_id id)
+{
+    return atomic_load_explicit(&pool->rooms[id], memory_order_acquire);
+}
+
+void pool_set_room_state(pp_pool *pool, enum pool_room_id id, void *state)
+{
+    atomic_store_explicit(&pool->rooms[id], state, memory_order_release);
+}
+
+void pool_lock(pp_pool *pool) { pthread_mutex_lock(&pool->lock); }
+void pool_unlock(pp_pool *pool) { pthread_mutex_unlock(&pool->lock); }
+
+uint64_t pool_branch_range(const pp_pool *pool) { return pool->branch_range; }
+bool pool_landing_pads(const pp_pool *pool) { return pool->landing_pads; }
+
+void *pool_meta_alloc(pp_pool *pool, size_t size) { return meta_alloc(&pool->meta, size); }
+void pool_meta_free(pp_pool *pool, void *memory, size_t size)
+{
+    meta_free(&pool->meta, memory, size);
+}
+
+/* ---- regions ---------------------------------------------------------- */
+
+static void close_rooms(struct region *region, unsigned count)
+{
+    while (count-- > 0) {
+        if (pool_rooms[count] != NULL && pool_rooms[count]->region_close != NULL)
+            pool_rooms[count]->region_close(region);
+    }
+}
+
+static pp_status open_rooms(struct region *region, pp_error *error)
+{
+    for (unsigned i = 0; i < ROOM_COUNT; i++) {
+        if (pool_rooms[i] == NULL || pool_rooms[i]->region_open == NULL)
+            continue;
+        pp_status status = pool_rooms[i]->region_open(region, error);
+        if (status != PP_OK) {
+            close_rooms(region, i);
+            return status;
+        }
+    }
+    return PP_OK;
+}
+
+/* A region with this rule, mapped and known to the rooms, but not to lookups. */
+static pp_status open_region(pp_pool *pool, const struct frame_rule *rule,
+                             struct region **result, pp_error *error)
+{
+    pp_status status = PP_OK;
+    struct region *region = pool->spare;
+    pool->spare = NULL;
+    if (region != NULL && (region->inherited ||
+                           !placement_claim(region->base, region->limit, rule))) {
+        region_destroy(region);
+        region = NULL;
+    }
+    for (unsigned tries = 0; region == NULL && tries < 4; tries++) {
+        status = region_create(pool, pool->wx, rule, &pool->anchors, pool->region_bytes, &region,
+                               error);
+        if (status != PP_OK)
+            return status;
+        if (!placement_claim(region->base, region->limit, rule)) {
+            region_destroy(region);
+            region = NULL;
+        }
+    }
+    if (region == NULL)
+        return error_set(error, PP_E_NOMEM, "no addresses without another frame rule");
+    region->rule = *rule;
+    status = open_rooms(region, error);
+    if (status == PP_OK && !code_map_prepare(region)) {
+        close_rooms(region, ROOM_COUNT);
+        status = error_set(error, PP_E_NOMEM, "no memory for the code map");
+    }
+    if (status != PP_OK) {
+        region_destroy(region);
+        return status;
+    }
+    *result = region;
+    return PP_OK;
+}
+
+static void publish_region(pp_pool *pool, struct region *region)
+{
+    region->next = atomic_load_explicit(&pool->regions, memory_order_relaxed);
+    atomic_store_explicit(&pool->regions, region, memory_order_release);
+    code_map_publish(region);
+}
+
+/* ---- spans ------------------------------------------------------------ */
+
+/* Bytes are counted before they are taken, so that the limit holds between threads. */
+static bool count_up(pp_pool *pool, size_t bytes)
+{
+    size_t used = atomic_fetch_add_explicit(&pool->used, bytes, memory_order_relaxed) + bytes;
+    if (pool->limit_bytes == 0 || used <= pool->limit_bytes)
+        return true;
+    atomic_fetch_sub_explicit(&pool->used, bytes, memory_order_relaxed);
+    return false;
+}
+
+static void count_down(pp_pool *pool, size_t bytes)
+{
+    atomic_fetch_sub_explicit(&pool->used, bytes, memory_order_relaxed);
+}
+
+static pp_status alloc_in(struct region *region, size_t size, size_t align, struct span *span,
+                          pp_error *error)
+{
+    size_t unit = (size_t) 1 << region->spans.shift;
+    if (size > atomic_load_explicit(&region->room, memory_order_relaxed))
+        return PP_E_NOMEM;
+    size_t bytes = (size + unit - 1) & -unit;
+    if (!count_up(region->pool, bytes))
+        return error_set(error, PP_E_NOMEM, "limit_bytes (%zu) is reached",
+                         region->pool->limit_bytes);
+    pp_status status = region_alloc(region, size, align, &span->exec, error);
+    if (status != PP_OK) {
+        count_down(region->pool, bytes);
+        return status;
+    }
+    span->region = region;
+    span->size = size;
+    return PP_OK;
+}
+
+struct request {
+    const struct frame_rule *rule;
+    size_t align;
+    span_measure *measure;
+    void *context;
+    struct span *span;
+    pp_error *error;
+};
+
+static pp_status request_in(const struct request *request, struct region *region)
+{
+    size_t size = 0;
+    pp_status status = request->measure(region, request->context, &size);
+    if (status != PP_OK)
+        return status;
+    if (size == 0)
+        return error_set(request->error, PP_E_ARG, "a span of 0 bytes");
+    return alloc_in(region, size, request->align, request->span, request->error);
+}
+
+/* Regions from `first` up to, not including, `last`.  PP_E_NOMEM: no room in any of them. */
+static pp_status request_among(const struct request *request, struct region *first,
+                               const struct region *last)
+{
+    for (struct region *region = first; region != last; region = region->next) {
+        if (region->inherited || !frame_rule_equal(&region->rule, request->rule))
+            continue;
+        pp_status status = request_in(request, region);
+        if (status != PP_E_NOMEM)
+            return status;
+    }
+    return PP_E_NOMEM;
+}
+
+static pp_status request_in_new_region(pp_pool *pool, const struct request *request)
+{
+    struct region *region;
+    pp_status status = open_region(pool, request->rule, &region, request->error);
+    if (status != PP_OK)
+        return status;
+    status = request_in(request, region);
+    if (status == PP_OK) {
+        publish_region(pool, region);
+        return PP_OK;
+    }
+    if (status == PP_E_NOMEM)
+        error_set(request->error, status, "larger than a region, or limit_bytes is reached");
+    close_rooms(region, ROOM_COUNT);
+    region_destroy(region);
+    return status;
+}
+
+pp_status pool_alloc(pp_pool *pool, const struct frame_rule *rule, size_t align,
+                     span_measure *measure, void *context, struct span *span, pp_error *error)
+{
+    struct request request = { rule, align, measure, context, span, error };
+    if (align < SPAN_GRANULE || align > ALIGN_MAX || (align & (align - 1)) != 0)
+        return error_set(error, PP_E_ARG, "alignment %zu is not a power of two from 16 to 65536",
+                         align);
+    struct region *seen = atomic_load_explicit(&pool->regions, memory_order_acquire);
+    pp_status status = request_among(&request, seen, NULL);
+    if (status != PP_E_NOMEM)
+        return status;
+    pthread_mutex_lock(&pool->opening);
+    status = request_among(&request, atomic_load(&pool->regions), seen);
+    if (status == PP_E_NOMEM)
+        status = request_in_new_region(pool, &request);
+    pthread_mutex_unlock(&pool->opening);
+    return status;
+}
+
+pp_status pool_free(pp_pool *pool, uintptr_t exec)
+{
+    size_t bytes;
+    struct region *region = region_at(exec);
+    if (region == NULL || region->pool != pool)
+        return PP_E_FAULT;
+    pp_status status = region_free(region, exec, &bytes, NULL);
+    if (status == PP_OK)
+        count_down(pool, bytes);
+    return status;
+}
+
+void pool_shrink(struct span *span, size_t size)
+{
+    size_t bytes;
+    if (region_shrink(span->region, span->exec, size, &bytes) != PP_OK)
+        return;
+    span->size = size;
+    count_down(span->region->pool, bytes);
+}
+
+void span_set_owner(const struct span *span, void *owner)
+{
+    span_space_set_owner(&span->region->spans, span->exec - span->region->code_lo, owner);
+}
+
+uint32_t span_generation(const struct span *span)
+{
+    struct span_info info;
+    size_t offset = span->exec - span->region->code_lo;
+    return span_space_at(&span->region->spans, offset, &info) ? info.generation : 0;
+}
+
+bool code_at(uintptr_t pc, struct code_place *place)
+{
+    struct span_info info;
+    struct region *region = region_at(pc);
+    if (region == NULL || !span_space_at(&region->spans, pc - region->code_lo, &info))
+        return false;
+    place->region = region;
+    place->start = region->code_lo + info.start;
+    place->size = info.size;
+    place->owner = info.owner;
+    place->generation = info.generation;
+    return true;
+}
+
+/* ---- life ------------------------------------------------------------- */
+
+static pp_status set_anchors(pp_pool *pool, const pp_pool_options *options)
+{
+    struct anchors *anchors = &pool->anchors;
+    *anchors = (struct anchors){ UINTPTR_MAX, 0, isa_host.branch_range };
+    for (unsigned i = 0; i < ANCHORS; i++) {
+        uintptr_t at = (uintptr_t) options->near[i];
+        if (at == 0)
+            continue;
+        if (at >> 48 != 0)
+            return error_set(options->error, PP_E_ARG, "near[%u] is not a user address", i);
+        anchors->lo = at < anchors->lo ? at : anchors->lo;
+        anchors->hi = at > anchors->hi ? at : anchors->hi;
+    }
+    if (anchors->lo > anchors->hi)
+        anchors->lo = anchors->hi = (uintptr_t) pool_create;
+    return PP_OK;
+}
+
+static pp_status set_options(pp_pool *pool, const pp_pool_options *options)
+{
+    size_t bytes = options->region_bytes == 0 ? REGION_DEFAULT : options->region_bytes;
+    if (bytes % PLACEMENT_ALIGN != 0 || bytes > (size_t) 1 << 30)
+        return error_set(options->error, PP_E_ARG,
+                         "region_bytes is not a multiple of 2 MiB up to 1 GiB");
+    if ((unsigned) options->wx > PP_WX_RWX)
+        return error_set(options->error, PP_E_ARG, "unknown wx %u", (unsigned) options->wx);
+    if ((options->flags & ~(uint32_t) PP_POOL_LANDING_PADS) != 0)
+        return error_set(options->error, PP_E_ARG, "unknown flags 0x%x", (unsigned) options->flags);
+    pool->region_bytes = bytes < REGION_MAX ? bytes : REGION_MAX;
+    pool->limit_bytes = options->limit_bytes;
+    pool->landing_pads = (options->flags & PP_POOL_LANDING_PADS) != 0;
+    pool->branch_range = options->branch_range == 0 || options->branch_range > isa_host.branch_range
+                             ? isa_host.branch_range
+                             : options->branch_range;
+    return set_anchors(pool, options);
+}
+
+/* The first region, in this mode, tested. */
+static pp_status try_mode(pp_pool *pool, pp_wx wx, pp_error *error)
+{
+    struct frame_rule none;
+    struct region *region;
+    pp_status status = frame_rule_from(NULL, &none, error);
+    if (status == PP_OK)
+        status = region_create(pool, wx, &none, &pool->anchors, pool->region_bytes, &region, error);
+    if (status != PP_OK)
+        return status;
+    status = probe_region(region, error);
+    if (status != PP_OK) {
+        region_destroy(region);
+        return status;
+    }
+    pool->wx = wx;
+    pool->spare = region;
+    return PP_OK;
+}
+
+static pp_status choose_mode(pp_pool *pool, pp_wx wanted, pp_error *error)
+{
+    static const struct { pp_wx wx; const char *name; } modes[] = {
+        { PP_WX_DUAL, "dual" }, { PP_WX_REMAP, "remap" }, { PP_WX_FLIP, "flip" },
+    };
+    if (wanted != PP_WX_AUTO)
+        return try_mode(pool, wanted, error);
+    pp_error reason = { .size = sizeof reason };
+    size_t length = 0;
+    for (size_t i = 0; i < sizeof modes / sizeof *modes; i++) {
+        pp_status status = try_mode(pool, modes[i].wx, &reason);
+        if (status == PP_OK)
+            return PP_OK;
+        if (length < sizeof pool->wx_reason)
+            length += (size_t) snprintf(pool->wx_reason + length, sizeof pool->wx_reason - length,
+                                        "%s%s: %s", length > 0 ? "; " : "", modes[i].name,
+                                        reason.text);
+    }
+    if (error != NULL && error->size >= sizeof *error)
+        *error = reason;
+    return reason.status;
+}
+
+static pp_status new_pool(pp_pool **result, pp_error *error)
+{
+    struct meta meta;
+    meta_open(&meta);
+    pp_pool *pool = meta_alloc(&meta, sizeof *pool);
+    if (pool == NULL) {
+        meta_close(&meta);
+        return error_set(error, PP_E_NOMEM, "no memory for bookkeeping");
+    }
+    pool->meta.name = meta.name;
+    pool->meta.arena = meta.arena;
+    atomic_store(&pool->meta.bytes, sizeof *pool);
+    pthread_mutex_init(&pool->opening, NULL);
+    pthread_mutex_init(&pool->lock, NULL);
+    *result = pool;
+    return PP_OK;
+}
+
+static void delete_pool(pp_pool *pool)
+{
+    struct meta meta;
+    meta.name = pool->meta.name;
+    meta.arena = pool->meta.arena;
+    atomic_init(&meta.bytes, atomic_load(&pool->meta.bytes));
+    pthread_mutex_destroy(&pool->opening);
+    pthread_mutex_destroy(&pool->lock);
+    meta_free(&meta, pool, sizeof *pool);
+    meta_close(&meta);
+}
+
+pp_status pool_create(const pp_pool_options *options, pp_pool **result)
+{
+    pp_pool *pool = NULL;
+    pp_status status = new_pool(&pool, options->error);
+    if (status != PP_OK)
+        return status;
+    status = set_options(pool, options);
+    if (status == PP_OK)
+        status = choose_mode(pool, options->wx, options->error);
+    if (status == PP_OK && !fork_watch(pool))
+        status = error_set(options->error, PP_E_NOMEM, "pthread_atfork: no memory");
+    if (status != PP_OK) {
+        if (pool->spare != NULL)
+            region_destroy(pool->spare);
+        delete_pool(pool);
+        return status;
+    }
+    *result = pool;
+    return PP_OK;
+}
+
+void pool_destroy(pp_pool *pool)
+{
+    fork_forget(pool);
+    for (unsigned i = ROOM_COUNT; i-- > 0;) {
+        if (pool_rooms[i] != NULL && pool_rooms[i]->close != NULL)
+            pool_rooms[i]->close(pool);
+    }
+    struct region *region = atomic_load(&pool->regions), *next;
+    for (; region != NULL; region = next) {
+        next = region->next;
+        close_rooms(region, ROOM_COUNT);
+        code_map_retract(region);
+        region_destroy(region);
+    }
+    if (pool->spare != NULL)
+        region_destroy(pool->spare);
+    delete_pool(pool);
+}

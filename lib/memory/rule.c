@@ -1,0 +1,77 @@
+/* SPDX-License-Identifier: MIT */
+/* Frame rules, validated and normalized. */
+#include <config.h>
+
+#include "memory/rule.h"
+
+#include "error.h"
+#include "isa/isa.h"
+
+#include <string.h>
+
+#define RECORD_BYTES 16 /* caller's FP and return address, at FP */
+
+/*
+ * Slots must not lie in the record itself, and have to be 8-byte aligned; beyond
+ * that they can be anywhere in the frame.  An empty area has no offset.
+ */
+static pp_status area_from(const pp_save_area *from, const char *name, pp_save_area *area,
+                           pp_error *error)
+{
+    *area = (pp_save_area){ .slots = 0 };
+    if (from->reserved != 0)
+        return error_set(error, PP_E_ARG, "frame rule: %s.reserved is not 0", name);
+    if ((from->saved & ~from->slots) != 0)
+        return error_set(error, PP_E_ARG, "frame rule: %s.saved has registers without a slot", name);
+    if (from->slots == 0)
+        return PP_OK;
+    if (from->offset % 8 != 0)
+        return error_set(error, PP_E_ARG, "frame rule: %s.offset is not a multiple of 8", name);
+    int64_t lo = from->offset, hi = lo + 8 * (int64_t) __builtin_popcountll(from->slots);
+    if (lo < RECORD_BYTES && hi > 0)
+        return error_set(error, PP_E_ARG, "frame rule: %s overlaps the frame record", name);
+    *area = *from;
+    return PP_OK;
+}
+
+pp_status frame_rule_from(const pp_frame_rule *from, struct frame_rule *rule, pp_error *error)
+{
+    struct frame_rule result;
+    memset(&result, 0, sizeof result); /* padding too: rules are compared by field, hashed by none */
+    if (from == NULL) {
+        *rule = result;
+        return PP_OK;
+    }
+    if (from->size < sizeof *from)
+        return error_set(error, PP_E_ARG, "frame rule: size is %zu, not %zu", from->size,
+                         sizeof *from);
+    if ((unsigned) from->kind > PP_FRAME_OSR)
+        return error_set(error, PP_E_ARG, "frame rule: unknown kind %u", (unsigned) from->kind);
+    result.kind = from->kind;
+    if (from->kind == PP_FRAME_RECORD || from->kind == PP_FRAME_OSR) {
+        result.cfa_offset = from->cfa_offset == 0 ? RECORD_BYTES : from->cfa_offset;
+        if (result.cfa_offset < RECORD_BYTES || result.cfa_offset % 8 != 0)
+            return error_set(error, PP_E_ARG, "frame rule: cfa_offset %u is below 16 or odd",
+                             (unsigned) from->cfa_offset);
+        if (isa_host.arch == PP_ARCH_X86_64 && result.cfa_offset != RECORD_BYTES)
+            return error_set(error, PP_E_ARG, "frame rule: cfa_offset is always 16 on x86-64");
+        pp_status status = area_from(&from->saves, "saves", &result.saves, error);
+        if (status == PP_OK && from->kind == PP_FRAME_OSR)
+            status = area_from(&from->own, "own", &result.own, error);
+        if (status != PP_OK)
+            return status;
+    }
+    *rule = result;
+    return PP_OK;
+}
+
+static bool area_equal(const pp_save_area *a, const pp_save_area *b)
+{
+    return a->slots == b->slots && a->saved == b->saved && a->offset == b->offset;
+}
+
+bool frame_rule_equal(const struct frame_rule *a, const struct frame_rule *b)
+{
+    return a->kind == b->kind && a->cfa_offset == b->cfa_offset &&
+           area_equal(&a->saves, &b->saves) && area_equal(&a->own, &b->own);
+}

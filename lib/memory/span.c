@@ -1,0 +1,917 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * Span spaces.  See span.h for the structure; this is how it can be read while
+ * it changes.
+ *
+ * A record is two atomic words.
+ *
+ *      place   offset:30 | next:22 | generation:12
+ *      body    a live span: its owner, and the other 8 bits of the generation in
+ *              bits 0-3 and 52-55; a hole: its neighbours in its bin
+ *
+ * `offset` is the start of the extent in bytes; its low bits, which would be
+ * zero, hold the unused bytes of a live span's last unit.  `next` continues the
+ * chain.  The 12 bits of the generation are zero if and only if the extent is
+ * not a live span.
+ *
+ * Lookup.  Start bits of the extents before and after a live span that is not
+ * itself changing stay where they are, and no bit is ever set inside it, so
+ * relaxed reads of the bitmap find its bounds: whoever asks has learned the
+ * address from code or data published after the bits were set.  Then the chain:
+ * records enter it at its head, and offset and next are one word, so a reader
+ * that stands on a record while it moves elsewhere sees an offset of another
+ * chain, and starts again.  It starts again only because a writer got on, so a
+ * handler that interrupted the writer itself never spins.
+ *
+ * A record that changes sides keeps readers from mixing lives:
+ *      hole to live    body (owner NULL), then place with a generation, release
+ *      live to hole    place with generation 0, then body (bin links), release
+ *      reader          place acquire, body acquire, place again: equal, or again
+ * A reader that saw the new place sees at least the new body; one that saw bin
+ * links sees generation 0 the second time.
+ */
+#include <config.h>
+
+#include "memory/span.h"
+
+#include <string.h>
+
+#define BUCKET_SHIFT 7
+#define CHUNK_BUCKETS (SPAN_CHUNK_UNITS >> BUCKET_SHIFT)
+
+struct span_chunk {
+    _Atomic uint64_t starts[SPAN_CHUNK_WORDS];
+    _Atomic uint64_t filled[SPAN_CHUNK_WORDS / 64]; /* a bit: the word of starts is not 0 */
+    _Atomic uint32_t heads[CHUNK_BUCKETS];          /* chains of records */
+};
+
+struct span_record {
+    _Atomic uint64_t place, body;
+};
+
+/* Record index: 6 bits of table, 7 bits of block, 9 bits in the block. */
+#define RECORD_BITS 22
+#define BLOCK_SHIFT 9
+#define TABLE_SHIFT 16
+#define BLOCK_RECORDS (1u << BLOCK_SHIFT)
+#define TABLE_BLOCKS (1u << (TABLE_SHIFT - BLOCK_SHIFT))
+
+struct span_record_table {
+    _Atomic(struct span_record *) blocks[TABLE_BLOCKS];
+};
+
+#define OFFSET_BITS 30
+#define OFFSET_MASK ((1u << OFFSET_BITS) - 1)
+#define NO_OFFSET OFFSET_MASK /* in a record that is not in use */
+#define NEXT_MASK ((1u << RECORD_BITS) - 1)
+#define GENERATION_SHIFT (OFFSET_BITS + RECORD_BITS)
+#define GENERATION_LOW 0xfffu
+#define BODY_HELD UINT64_MAX /* of an extent that is neither live nor a hole */
+#define BODY_GENERATION (0xfull << 52 | 0xf)
+
+/* ---- packing ---------------------------------------------------------- */
+
+static uint64_t place_pack(uint32_t offset, uint32_t next, uint32_t generation)
+{
+    return (uint64_t) offset | (uint64_t) next << OFFSET_BITS |
+           (uint64_t) (generation & GENERATION_LOW) << GENERATION_SHIFT;
+}
+
+static uint32_t place_offset(uint64_t place) { return place & OFFSET_MASK; }
+static uint32_t place_next(uint64_t place) { return place >> OFFSET_BITS & NEXT_MASK; }
+static uint32_t place_generation(uint64_t place) { return place >> GENERATION_SHIFT; }
+static bool place_is_live(uint64_t place) { return place_generation(place) != 0; }
+
+static uint64_t body_pack(const void *owner, uint32_t generation)
+{
+    uint64_t high = generation >> 12;
+    return ((uint64_t) (uintptr_t) owner & ~BODY_GENERATION) | (high & 0xf) | (high >> 4) << 52;
+}
+
+static void *body_owner(uint64_t body) { return (void *) (uintptr_t) (body & ~BODY_GENERATION); }
+
+static uint32_t generation_from(uint64_t place, uint64_t body)
+{
+    return place_generation(place) | (uint32_t) ((body & 0xf) | (body >> 52 & 0xf) << 4) << 12;
+}
+
+static uint64_t links_pack(uint32_t previous, uint32_t next)
+{
+    return (uint64_t) previous << 32 | next;
+}
+
+static uint32_t links_previous(uint64_t body) { return body >> 32; }
+static uint32_t links_next(uint64_t body) { return (uint32_t) body; }
+
+/* ---- records ---------------------------------------------------------- */
+
+static struct span_record *record_at(const struct span_space *space, uint32_t index)
+{
+    struct span_record_table *table =
+        atomic_load_explicit(&space->tables[index >> TABLE_SHIFT], memory_order_acquire);
+    struct span_record *block = atomic_load_explicit(
+        &table->blocks[index >> BLOCK_SHIFT & (TABLE_BLOCKS - 1)], memory_order_acquire);
+    return &block[index & (BLOCK_RECORDS - 1)];
+}
+
+static uint64_t place_get(const struct span_space *space, uint32_t index)
+{
+    return atomic_load_explicit(&record_at(space, index)->place, memory_order_relaxed);
+}
+
+static void place_set(struct span_space *space, uint32_t index, uint64_t place)
+{
+    atomic_store_explicit(&record_at(space, index)->place, place, memory_order_release);
+}
+
+static uint64_t body_get(const struct span_space *space, uint32_t index)
+{
+    return atomic_load_explicit(&record_at(space, index)->body, memory_order_relaxed);
+}
+
+static void body_set(struct span_space *space, uint32_t index, uint64_t body)
+{
+    atomic_store_explicit(&record_at(space, index)->body, body, memory_order_release);
+}
+
+static uint32_t start_of(const struct span_space *space, uint64_t place)
+{
+    return place_offset(place) >> space->shift;
+}
+
+/* Memory for the record with this index. */
+static bool record_back(struct span_space *space, uint32_t index)
+{
+    _Atomic(struct span_record_table *) *slot = &space->tables[index >> TABLE_SHIFT];
+    struct span_record_table *table = atomic_load_explicit(slot, memory_order_relaxed);
+    if (table == NULL) {
+        table = space->memory.alloc(space->memory.context, sizeof *table);
+        if (table == NULL)
+            return false;
+        atomic_store_explicit(slot, table, memory_order_release);
+    }
+    _Atomic(struct span_record *) *block =
+        &table->blocks[index >> BLOCK_SHIFT & (TABLE_BLOCKS - 1)];
+    if (atomic_load_explicit(block, memory_order_relaxed) == NULL) {
+        struct span_record *records =
+            space->memory.alloc(space->memory.context, BLOCK_RECORDS * sizeof *records);
+        if (records == NULL)
+            return false;
+        atomic_store_explicit(block, records, memory_order_release);
+    }
+    return true;
+}
+
+static void record_give(struct span_space *space, uint32_t index)
+{
+    place_set(space, index, place_pack(NO_OFFSET, 0, 0));
+    body_set(space, index, space->record_spare);
+    space->record_spare = index;
+    space->record_spares++;
+}
+
+/* Make sure that the next `count` record_take succeed. */
+static bool record_prepare(struct span_space *space, unsigned count)
+{
+    while (space->record_spares < count) {
+        if (space->record_count > NEXT_MASK || !record_back(space, space->record_count))
+            return false;
+        record_give(space, space->record_count++);
+    }
+    return true;
+}
+
+static uint32_t record_take(struct span_space *space)
+{
+    uint32_t index = space->record_spare;
+    space->record_spare = (uint32_t) body_get(space, index);
+    space->record_spares--;
+    return index;
+}
+
+/* ---- chunks: starts and chains ---------------------------------------- */
+
+static struct span_chunk *chunk_at(const struct span_space *space, uint32_t unit)
+{
+    return atomic_load_explicit(&space->chunks[unit >> SPAN_CHUNK_SHIFT], memory_order_acquire);
+}
+
+static bool chunk_prepare(struct span_space *space, uint32_t unit)
+{
+    if (unit >= space->units || chunk_at(space, unit) != NULL)
+        return true;
+    struct span_chunk *chunk = space->memory.alloc(space->memory.context, sizeof *chunk);
+    if (chunk == NULL)
+        return false;
+    atomic_store_explicit(&space->chunks[unit >> SPAN_CHUNK_SHIFT], chunk, memory_order_release);
+    return true;
+}
+
+static uint64_t word_get(const _Atomic uint64_t *word)
+{
+    return atomic_load_explicit(word, memory_order_relaxed);
+}
+
+/* Only writers change words, one at a time: no read-modify-write is needed. */
+static void bit_set(_Atomic uint64_t *words, uint32_t bit)
+{
+    _Atomic uint64_t *word = &words[bit / 64];
+    atomic_store_explicit(word, word_get(word) | 1ull << bit % 64, memory_order_release);
+}
+
+/* True if the word is zero now. */
+static bool bit_clear(_Atomic uint64_t *words, uint32_t bit)
+{
+    _Atomic uint64_t *word = &words[bit / 64];
+    uint64_t value = word_get(word) & ~(1ull << bit % 64);
+    atomic_store_explicit(word, value, memory_order_release);
+    return value == 0;
+}
+
+static void start_set(struct span_space *space, uint32_t unit)
+{
+    struct span_chunk *chunk = chunk_at(space, unit);
+    uint32_t local = unit & (SPAN_CHUNK_UNITS - 1);
+    bit_set(chunk->starts, local);
+    bit_set(chunk->filled, local / 64);
+    bit_set(space->chunk_filled, unit >> SPAN_CHUNK_SHIFT);
+}
+
+static void start_clear(struct span_space *space, uint32_t unit)
+{
+    struct span_chunk *chunk = chunk_at(space, unit);
+    uint32_t local = unit & (SPAN_CHUNK_UNITS - 1);
+    if (!bit_clear(chunk->starts, local) || !bit_clear(chunk->filled, local / 64))
+        return;
+    for (unsigned i = 0; i < SPAN_CHUNK_WORDS / 64; i++) {
+        if (word_get(&chunk->filled[i]) != 0)
+            return;
+    }
+    bit_clear(space->chunk_filled, unit >> SPAN_CHUNK_SHIFT);
+}
+
+#define NOT_FOUND UINT32_MAX
+
+/* The highest set bit at or below `from`. */
+static uint32_t bits_before(const _Atomic uint64_t *words, uint32_t from)
+{
+    uint32_t index = from / 64;
+    uint64_t word = word_get(&words[index]) & (UINT64_MAX >> (63 - from % 64));
+    while (word == 0) {
+        if (index == 0)
+            return NOT_FOUND;
+        word = word_get(&words[--index]);
+    }
+    return index * 64 + 63 - (uint32_t) __builtin_clzll(word);
+}
+
+/* The lowest set bit from `from` on, below `end`. */
+static uint32_t bits_after(const _Atomic uint64_t *words, uint32_t from, uint32_t end)
+{
+    if (from >= end)
+        return NOT_FOUND;
+    uint32_t index = from / 64;
+    uint64_t word = word_get(&words[index]) & UINT64_MAX << from % 64;
+    while (word == 0) {
+        if (++index * 64 >= end)
+            return NOT_FOUND;
+        word = word_get(&words[index]);
+    }
+    return index * 64 + (uint32_t) __builtin_ctzll(word);
+}
+
+/* A summary bit may outlive its word for a moment: then the search goes on. */
+static uint32_t chunk_before(const struct span_chunk *chunk, uint32_t local)
+{
+    uint32_t index = local / 64;
+    uint64_t word = word_get(&chunk->starts[index]) & (UINT64_MAX >> (63 - local % 64));
+    while (word == 0) {
+        if (index == 0)
+            return NOT_FOUND;
+        index = bits_before(chunk->filled, index - 1);
+        if (index == NOT_FOUND)
+            return NOT_FOUND;
+        word = word_get(&chunk->starts[index]);
+    }
+    return index * 64 + 63 - (uint32_t) __builtin_clzll(word);
+}
+
+static uint32_t chunk_after(const struct span_chunk *chunk, uint32_t local)
+{
+    uint32_t index = local / 64;
+    uint64_t word = word_get(&chunk->starts[index]) & UINT64_MAX << local % 64;
+    while (word == 0) {
+        index = bits_after(chunk->filled, index + 1, SPAN_CHUNK_WORDS);
+        if (index == NOT_FOUND)
+            return NOT_FOUND;
+        word = word_get(&chunk->starts[index]);
+    }
+    return index * 64 + (uint32_t) __builtin_ctzll(word);
+}
+
+/* The start of the extent that holds `unit`. */
+static uint32_t start_before(const struct span_space *space, uint32_t unit)
+{
+    uint32_t index = unit >> SPAN_CHUNK_SHIFT;
+    uint32_t local = unit & (SPAN_CHUNK_UNITS - 1);
+    for (;;) {
+        const struct span_chunk *chunk = chunk_at(space, index << SPAN_CHUNK_SHIFT);
+        uint32_t found = chunk == NULL ? NOT_FOUND : chunk_before(chunk, local);
+        if (found != NOT_FOUND)
+            return (index << SPAN_CHUNK_SHIFT) + found;
+        if (index == 0)
+            return NOT_FOUND;
+        index = bits_before(space->chunk_filled, index - 1);
+        if (index == NOT_FOUND)
+            return NOT_FOUND;
+        local = SPAN_CHUNK_UNITS - 1;
+    }
+}
+
+/* The first start at or after `unit`, or the end of the range. */
+static uint32_t start_after(const struct span_space *space, uint32_t unit)
+{
+    if (unit >= space->units)
+        return space->units;
+    uint32_t index = unit >> SPAN_CHUNK_SHIFT;
+    uint32_t local = unit & (SPAN_CHUNK_UNITS - 1);
+    for (;;) {
+        const struct span_chunk *chunk = chunk_at(space, index << SPAN_CHUNK_SHIFT);
+        uint32_t found = chunk == NULL ? NOT_FOUND : chunk_after(chunk, local);
+        if (found != NOT_FOUND)
+            return (index << SPAN_CHUNK_SHIFT) + found;
+        index = bits_after(space->chunk_filled, index + 1, space->chunk_count);
+        if (index == NOT_FOUND)
+            return space->units;
+        local = 0;
+    }
+}
+
+static _Atomic uint32_t *chain_head(const struct span_space *space, uint32_t unit)
+{
+    return &chunk_at(space, unit)->heads[(unit & (SPAN_CHUNK_UNITS - 1)) >> BUCKET_SHIFT];
+}
+
+/* The record of the extent that starts at `unit`, or 0.  Safe without the lock. */
+static uint32_t chain_find(const struct span_space *space, uint32_t unit)
+{
+    const _Atomic uint32_t *head = chain_head(space, unit);
+    uint32_t index = atomic_load_explicit(head, memory_order_acquire);
+    while (index != 0) {
+        uint64_t place =
+            atomic_load_explicit(&record_at(space, index)->place, memory_order_acquire);
+        uint32_t start = start_of(space, place);
+        if (start == unit)
+            return index;
+        bool moved = place_offset(place) == NO_OFFSET || start >> BUCKET_SHIFT != unit >> BUCKET_SHIFT;
+        index = moved ? atomic_load_explicit(head, memory_order_acquire) : place_next(place);
+    }
+    return 0;
+}
+
+/* An extent comes into being: record first, then its bit. */
+static void extent_insert(struct span_space *space, uint32_t index, uint32_t unit, uint32_t slack,
+                          uint32_t generation)
+{
+    _Atomic uint32_t *head = chain_head(space, unit);
+    uint32_t next = atomic_load_explicit(head, memory_order_relaxed);
+    place_set(space, index, place_pack((unit << space->shift) | slack, next, generation));
+    atomic_store_explicit(head, index, memory_order_release);
+    start_set(space, unit);
+}
+
+/* It is merged into the one before it. */
+static void extent_remove(struct span_space *space, uint32_t index, uint32_t unit)
+{
+    start_clear(space, unit);
+    _Atomic uint32_t *head = chain_head(space, unit);
+    uint32_t next = place_next(place_get(space, index));
+    uint32_t at = atomic_load_explicit(head, memory_order_relaxed);
+    if (at == index) {
+        atomic_store_explicit(head, next, memory_order_release);
+    } else {
+        uint64_t place = place_get(space, at);
+        while (place_next(place) != index) {
+            at = place_next(place);
+            place = place_get(space, at);
+        }
+        place_set(space, at, (place & ~((uint64_t) NEXT_MASK << OFFSET_BITS)) |
+                                 (uint64_t) next << OFFSET_BITS);
+    }
+    record_give(space, index);
+}
+
+/* ---- bins ------------------------------------------------------------- */
+
+static unsigned bin_of(uint32_t units)
+{
+    if (units < SPAN_EXACT_BINS)
+        return units;
+    unsigned log = 31 - (unsigned) __builtin_clz(units);
+    return SPAN_EXACT_BINS + (log - 10) * 8 + (units >> (log - 3) & 7);
+}
+
+static void bin_insert(struct span_space *space, uint32_t index, uint32_t units)
+{
+    unsigned bin = bin_of(units);
+    uint32_t first = space->bins[bin];
+    body_set(space, index, links_pack(0, first));
+    if (first != 0)
+        body_set(space, first, links_pack(index, links_next(body_get(space, first))));
+    space->bins[bin] = index;
+    space->bin_filled[bin / 64] |= 1ull << bin % 64;
+    space->bin_summary |= 1u << bin / 64;
+}
+
+static void bin_remove(struct span_space *space, uint32_t index, uint32_t units)
+{
+    unsigned bin = bin_of(units);
+    uint64_t links = body_get(space, index);
+    uint32_t previous = links_previous(links), next = links_next(links);
+    if (next != 0)
+        body_set(space, next, links_pack(previous, links_next(body_get(space, next))));
+    if (previous != 0) {
+        body_set(space, previous, links_pack(links_previous(body_get(space, previous)), next));
+        return;
+    }
+    space->bins[bin] = next;
+    if (next == 0 && (space->bin_filled[bin / 64] &= ~(1ull << bin % 64)) == 0)
+        space->bin_summary &= ~(1u << bin / 64);
+}
+
+/* The first bin from `bin` on that has a hole, or SPAN_BINS. */
+static unsigned bin_after(const struct span_space *space, unsigned bin)
+{
+    if (bin >= SPAN_BINS)
+        return SPAN_BINS;
+    uint64_t word = space->bin_filled[bin / 64] & UINT64_MAX << bin % 64;
+    if (word != 0)
+        return bin / 64 * 64 + (unsigned) __builtin_ctzll(word);
+    uint32_t summary = space->bin_summary & (uint32_t) (UINT64_MAX << (bin / 64 + 1));
+    if (summary == 0)
+        return SPAN_BINS;
+    unsigned index = (unsigned) __builtin_ctz(summary);
+    return index * 64 + (unsigned) __builtin_ctzll(space->bin_filled[index]);
+}
+
+/* ---- finding ---------------------------------------------------------- */
+
+#define CANDIDATES 16 /* holes of one bin that are compared, before the space counts as full */
+
+struct search {
+    uint32_t units, align;    /* wanted, in units */
+    uint32_t hole, start;     /* best so far; hole 0: none */
+    uint32_t length, address; /* of that hole */
+};
+
+static uint32_t round_up(uint32_t value, uint32_t align)
+{
+    return (value + align - 1) & ~(align - 1);
+}
+
+static void search_bin(const struct span_space *space, unsigned bin, uint32_t limit,
+                       struct search *search)
+{
+    uint32_t index = space->bins[bin];
+    for (uint32_t i = 0; i < limit && index != 0; i++) {
+        uint32_t start = start_of(space, place_get(space, index));
+        uint32_t length = bin < SPAN_EXACT_BINS ? bin : start_after(space, start + 1) - start;
+        uint32_t at = round_up(start, search->align);
+        if (at - start + search->units <= length &&
+            (search->hole == 0 || length < search->length ||
+             (length == search->length && start < search->address))) {
+            search->hole = index;
+            search->start = at;
+            search->length = length;
+            search->address = start;
+        }
+        if (bin < SPAN_EXACT_BINS && search->align == 1)
+            return; /* all fit alike */
+        index = links_next(body_get(space, index));
+    }
+}
+
+/*
+ * Best fit: the shortest hole that is long enough, the lowest of its bin's
+ * first ones if they are equally long.  An aligned span looks at a few bins for
+ * a hole that happens to suit, then takes one that suits in any case.
+ */
+static bool search_run(const struct span_space *space, struct search *search)
+{
+    unsigned first = bin_of(search->units);
+    unsigned bin = bin_after(space, first);
+    for (unsigned tries = 8; bin < SPAN_BINS && tries > 0; tries--) {
+        search_bin(space, bin, CANDIDATES, search);
+        if (search->hole != 0)
+            return true;
+        bin = bin_after(space, bin + 1);
+    }
+    /* Every hole of a bin above that of the padded length is long enough. */
+    bin = bin_after(space, bin_of(search->units + search->align - 1) + 1);
+    if (bin < SPAN_BINS)
+        search_bin(space, bin, CANDIDATES, search);
+    /* Only a space that is about to be called full is searched to the end. */
+    for (bin = first; search->hole == 0 && bin < SPAN_BINS; bin = bin_after(space, bin + 1))
+        search_bin(space, bin, UINT32_MAX, search);
+    return search->hole != 0;
+}
+
+enum span_find span_space_find(struct span_space *space, size_t size, size_t align,
+                               struct span_slot *slot)
+{
+    size_t unit = (size_t) 1 << space->shift;
+    if (size == 0 || size > SPAN_SPACE_MAX || align > SPAN_SPACE_MAX)
+        return SPAN_FULL;
+    struct search search = {
+        .units = (uint32_t) ((size + unit - 1) >> space->shift),
+        .align = align <= unit ? 1 : (uint32_t) (align >> space->shift),
+    };
+    if (search.units > space->units || !search_run(space, &search))
+        return SPAN_FULL;
+    if (!record_prepare(space, 2) || !chunk_prepare(space, search.start) ||
+        !chunk_prepare(space, search.start + search.units))
+        return SPAN_NO_MEMORY;
+    *slot = (struct span_slot){ search.start, search.units, search.hole, size };
+    return SPAN_FOUND;
+}
+
+static uint32_t generation_next(struct span_space *space)
+{
+    space->generation = (space->generation + 1) & ((1u << SPAN_GENERATION_BITS) - 1);
+    if ((space->generation & GENERATION_LOW) == 0)
+        space->generation++;
+    return space->generation;
+}
+
+size_t span_space_take(struct span_space *space, const struct span_slot *slot)
+{
+    uint32_t first = start_of(space, place_get(space, slot->hole));
+    uint32_t end = start_after(space, first + 1);
+    uint32_t after = slot->start + slot->units;
+    uint32_t slack = (uint32_t) (((size_t) slot->units << space->shift) - slot->size);
+    uint32_t generation = generation_next(space);
+
+    bin_remove(space, slot->hole, end - first);
+    if (after < end) {
+        uint32_t rest = record_take(space);
+        extent_insert(space, rest, after, 0, 0);
+        bin_insert(space, rest, end - after);
+    }
+    if (slot->start == first) {
+        uint64_t place = place_get(space, slot->hole);
+        body_set(space, slot->hole, body_pack(NULL, generation));
+        place_set(space, slot->hole,
+                  place_pack((first << space->shift) | slack, place_next(place), generation));
+    } else {
+        uint32_t index = record_take(space);
+        body_set(space, index, body_pack(NULL, generation));
+        extent_insert(space, index, slot->start, slack, generation);
+        bin_insert(space, slot->hole, slot->start - first);
+    }
+    space->spans++;
+    space->used += (size_t) slot->units << space->shift;
+    space->requested += slot->size;
+    return (size_t) slot->start << space->shift;
+}
+
+/* ---- lookup ----------------------------------------------------------- */
+
+bool span_space_at(const struct span_space *space, size_t offset, struct span_info *info)
+{
+    if (offset >> space->shift >= space->units)
+        return false;
+    uint32_t unit = (uint32_t) (offset >> space->shift);
+    for (;;) {
+        uint32_t start = start_before(space, unit);
+        uint32_t index = start == NOT_FOUND ? 0 : chain_find(space, start);
+        if (index == 0)
+            return false;
+        const struct span_record *record = record_at(space, index);
+        uint64_t place = atomic_load_explicit(&record->place, memory_order_acquire);
+        uint32_t end = start_after(space, start + 1);
+        uint64_t body = atomic_load_explicit(&record->body, memory_order_acquire);
+        if (atomic_load_explicit(&record->place, memory_order_relaxed) != place ||
+            start_of(space, place) != start)
+            continue;
+        if (!place_is_live(place) || unit >= end)
+            return false;
+        info->start = (size_t) start << space->shift;
+        info->extent = (size_t) (end - start) << space->shift;
+        info->size = info->extent - (place_offset(place) & ((1u << space->shift) - 1));
+        info->owner = body_owner(body);
+        info->generation = generation_from(place, body);
+        return true;
+    }
+}
+
+/* The live span that starts exactly at `offset`, for writers; 0: none. */
+static uint32_t live_find(const struct span_space *space, size_t offset)
+{
+    uint32_t unit = (uint32_t) (offset >> space->shift);
+    if (offset >> space->shift >= space->units || (size_t) unit << space->shift != offset)
+        return 0;
+    const struct span_chunk *chunk = chunk_at(space, unit);
+    uint32_t local = unit & (SPAN_CHUNK_UNITS - 1);
+    if (chunk == NULL || !(word_get(&chunk->starts[local / 64]) >> local % 64 & 1))
+        return 0;
+    uint32_t index = chain_find(space, unit);
+    return index != 0 && place_is_live(place_get(space, index)) ? index : 0;
+}
+
+bool span_space_set_owner(struct span_space *space, size_t offset, void *owner)
+{
+    uint32_t index = live_find(space, offset);
+    if (index == 0)
+        return false;
+    body_set(space, index,
+             body_pack(owner, generation_from(place_get(space, index), body_get(space, index))));
+    return true;
+}
+
+/* ---- giving back ------------------------------------------------------ */
+
+static bool is_hole(const struct span_space *space, uint32_t index)
+{
+    return !place_is_live(place_get(space, index)) && body_get(space, index) != BODY_HELD;
+}
+
+/* [unit, end) is an extent of its own and in no bin: join it with the hole after it. */
+static uint32_t join_after(struct span_space *space, uint32_t end)
+{
+    if (end >= space->units)
+        return end;
+    uint32_t index = chain_find(space, end);
+    if (!is_hole(space, index))
+        return end;
+    uint32_t end_after = start_after(space, end + 1);
+    bin_remove(space, index, end_after - end);
+    extent_remove(space, index, end);
+    return end_after;
+}
+
+bool span_space_free(struct span_space *space, size_t offset)
+{
+    uint32_t index = live_find(space, offset);
+    if (index == 0)
+        return false;
+    uint32_t start = (uint32_t) (offset >> space->shift);
+    uint32_t end = start_after(space, start + 1);
+    uint64_t place = place_get(space, index);
+    size_t bytes = (size_t) (end - start) << space->shift;
+    space->spans--;
+    space->used -= bytes;
+    space->requested -= bytes - (place_offset(place) & ((1u << space->shift) - 1));
+
+    place_set(space, index, place_pack(start << space->shift, place_next(place), 0));
+    end = join_after(space, end);
+    if (start > 0) {
+        uint32_t before = start_before(space, start - 1);
+        uint32_t other = chain_find(space, before);
+        if (is_hole(space, other)) {
+            bin_remove(space, other, start - before);
+            extent_remove(space, index, start);
+            index = other;
+            start = before;
+        }
+    }
+    bin_insert(space, index, end - start);
+    return true;
+}
+
+bool span_space_shrink(struct span_space *space, size_t offset, size_t size)
+{
+    uint32_t index = live_find(space, offset);
+    if (index == 0 || size == 0)
+        return false;
+    uint32_t start = (uint32_t) (offset >> space->shift);
+    uint32_t end = start_after(space, start + 1);
+    uint64_t place = place_get(space, index);
+    size_t unit = (size_t) 1 << space->shift;
+    size_t bytes = (size_t) (end - start) << space->shift;
+    size_t old = bytes - (place_offset(place) & (unit - 1));
+    if (size > old)
+        return false;
+    uint32_t cut = start + (uint32_t) ((size + unit - 1) >> space->shift);
+    if (cut < end && (!record_prepare(space, 1) || !chunk_prepare(space, cut)))
+        return false;
+
+    uint32_t slack = (uint32_t) (((size_t) (cut - start) << space->shift) - size);
+    if (cut < end) {
+        uint32_t rest = record_take(space);
+        extent_insert(space, rest, cut, 0, 0);
+        bin_insert(space, rest, join_after(space, end) - cut);
+    }
+    /* Removing the hole behind may have changed this record's place in its chain. */
+    place = place_get(space, index);
+    place_set(space, index, place_pack((start << space->shift) | slack, place_next(place),
+                                       place_generation(place)));
+    space->used -= (size_t) (end - cut) << space->shift;
+    space->requested -= old - size;
+    return true;
+}
+
+/* ---- life ------------------------------------------------------------- */
+
+bool span_space_init(struct span_space *space, size_t size, unsigned shift,
+                     const struct span_memory *memory)
+{
+    memset(space, 0, sizeof *space);
+    space->memory = *memory;
+    space->shift = shift;
+    space->units = (uint32_t) (size >> shift);
+    space->chunk_count = (space->units + SPAN_CHUNK_UNITS - 1) >> SPAN_CHUNK_SHIFT;
+    space->record_count = 1;
+    space->chunks = memory->alloc(memory->context, space->chunk_count * sizeof *space->chunks);
+    if (space->chunks == NULL || !record_prepare(space, 1) || !chunk_prepare(space, 0)) {
+        span_space_fini(space);
+        return false;
+    }
+    uint32_t index = record_take(space);
+    extent_insert(space, index, 0, 0, 0);
+    bin_insert(space, index, space->units);
+    return true;
+}
+
+void span_space_fini(struct span_space *space)
+{
+    struct span_memory *memory = &space->memory;
+    for (unsigned i = 0; i < sizeof space->tables / sizeof *space->tables; i++) {
+        struct span_record_table *table = atomic_load(&space->tables[i]);
+        for (unsigned j = 0; table != NULL && j < TABLE_BLOCKS; j++) {
+            struct span_record *block = atomic_load(&table->blocks[j]);
+            if (block != NULL)
+                memory->free(memory->context, block, BLOCK_RECORDS * sizeof *block);
+        }
+        if (table != NULL)
+            memory->free(memory->context, table, sizeof *table);
+    }
+    for (uint32_t i = 0; space->chunks != NULL && i < space->chunk_count; i++) {
+        struct span_chunk *chunk = atomic_load(&space->chunks[i]);
+        if (chunk != NULL)
+            memory->free(memory->context, chunk, sizeof *chunk);
+    }
+    if (space->chunks != NULL)
+        memory->free(memory->context, space->chunks, space->chunk_count * sizeof *space->chunks);
+    memset(space, 0, sizeof *space);
+}
+
+bool span_space_hold(struct span_space *space, size_t offset, size_t size)
+{
+    uint32_t start = (uint32_t) (offset >> space->shift);
+    uint32_t end = start + (uint32_t) (size >> space->shift);
+    uint32_t hole = chain_find(space, 0);
+    if (!record_prepare(space, 2) || !chunk_prepare(space, start) || !chunk_prepare(space, end))
+        return false;
+    bin_remove(space, hole, space->units);
+    if (end < space->units) {
+        uint32_t rest = record_take(space);
+        extent_insert(space, rest, end, 0, 0);
+        bin_insert(space, rest, space->units - end);
+    }
+    if (start > 0) {
+        uint32_t index = record_take(space);
+        extent_insert(space, index, start, 0, 0);
+        bin_insert(space, hole, start);
+        hole = index;
+    }
+    body_set(space, hole, BODY_HELD);
+    return true;
+}
+
+/* ---- looking at the whole --------------------------------------------- */
+
+/* The bin of the longest holes; the space is not full. */
+static unsigned bin_last(const struct span_space *space)
+{
+    unsigned word = 31 - (unsigned) __builtin_clz(space->bin_summary);
+    return word * 64 + 63 - (unsigned) __builtin_clzll(space->bin_filled[word]);
+}
+
+size_t span_space_bound(const struct span_space *space)
+{
+    if (space->bin_summary == 0)
+        return 0;
+    unsigned bin = bin_last(space);
+    if (bin < SPAN_EXACT_BINS)
+        return (size_t) bin << space->shift;
+    unsigned log = 10 + (bin - SPAN_EXACT_BINS) / 8;
+    size_t next = (size_t) (9 + (bin - SPAN_EXACT_BINS) % 8) << (log - 3);
+    return (next - 1) << space->shift;
+}
+
+size_t span_space_largest(const struct span_space *space)
+{
+    if (space->bin_summary == 0)
+        return 0;
+    unsigned bin = bin_last(space);
+    uint32_t longest = 0;
+    for (uint32_t index = space->bins[bin]; index != 0;
+         index = links_next(body_get(space, index))) {
+        uint32_t start = start_of(space, place_get(space, index));
+        uint32_t length = start_after(space, start + 1) - start;
+        if (length > longest)
+            longest = length;
+    }
+    return (size_t) longest << space->shift;
+}
+
+bool span_space_next_hole(const struct span_space *space, size_t *offset, size_t *size)
+{
+    uint32_t unit = start_after(space, (uint32_t) (*offset >> space->shift));
+    while (unit < space->units) {
+        uint32_t end = start_after(space, unit + 1);
+        if (is_hole(space, chain_find(space, unit))) {
+            *offset = (size_t) unit << space->shift;
+            *size = (size_t) (end - unit) << space->shift;
+            return true;
+        }
+        unit = end;
+    }
+    return false;
+}
+
+static const char *verify_bins(const struct span_space *space, uint32_t *holes)
+{
+    for (unsigned bin = 0; bin < SPAN_BINS; bin++) {
+        bool filled = space->bin_filled[bin / 64] >> bin % 64 & 1;
+        if (filled != (space->bins[bin] != 0))
+            return "a bin's bit does not tell whether it holds a hole";
+        uint32_t previous = 0;
+        for (uint32_t index = space->bins[bin]; index != 0;) {
+            uint64_t place = place_get(space, index), body = body_get(space, index);
+            uint32_t start = start_of(space, place);
+            if (place_is_live(place) || place_offset(place) == NO_OFFSET)
+                return "a bin holds something that is not a hole";
+            if (links_previous(body) != previous)
+                return "a bin's list is broken";
+            if (bin_of(start_after(space, start + 1) - start) != bin)
+                return "a hole is in the wrong bin";
+            if (++*holes > space->record_count)
+                return "a bin's list has a loop";
+            previous = index;
+            index = links_next(body);
+        }
+    }
+    for (unsigned word = 0; word < SPAN_BINS / 64; word++) {
+        if ((space->bin_summary >> word & 1) != (space->bin_filled[word] != 0))
+            return "the summary of the bins is wrong";
+    }
+    return NULL;
+}
+
+static const char *verify_summaries(const struct span_space *space)
+{
+    for (uint32_t i = 0; i < space->chunk_count; i++) {
+        const struct span_chunk *chunk = chunk_at(space, i << SPAN_CHUNK_SHIFT);
+        bool any = false;
+        for (uint32_t word = 0; chunk != NULL && word < SPAN_CHUNK_WORDS; word++) {
+            bool filled = word_get(&chunk->starts[word]) != 0;
+            if ((word_get(&chunk->filled[word / 64]) >> word % 64 & 1) != filled)
+                return "the summary of a chunk is wrong";
+            any |= filled;
+        }
+        if ((word_get(&space->chunk_filled[i / 64]) >> i % 64 & 1) != any)
+            return "the summary of the chunks is wrong";
+    }
+    return NULL;
+}
+
+const char *span_space_verify(const struct span_space *space)
+{
+    size_t spans = 0, used = 0, requested = 0;
+    uint32_t holes = 0, extents = 0, binned = 0;
+    bool after_hole = false;
+    if (start_after(space, 0) != 0)
+        return "no extent begins at the start of the range";
+    for (uint32_t unit = 0, end; unit < space->units; unit = end) {
+        end = start_after(space, unit + 1);
+        if (start_before(space, end - 1) != unit)
+            return "the two directions of the bitmap disagree";
+        uint32_t index = chain_find(space, unit);
+        if (index == 0)
+            return "an extent has no record";
+        uint64_t place = place_get(space, index);
+        uint32_t slack = place_offset(place) & ((1u << space->shift) - 1);
+        bool hole = is_hole(space, index);
+        if (hole && after_hole)
+            return "two holes are neighbours";
+        if (slack != 0 && !place_is_live(place))
+            return "an extent that is not a span has unused bytes";
+        if (place_is_live(place)) {
+            spans++;
+            used += (size_t) (end - unit) << space->shift;
+            requested += ((size_t) (end - unit) << space->shift) - slack;
+        }
+        holes += hole;
+        after_hole = hole;
+        extents++;
+    }
+    if (spans != space->spans || used != space->used || requested != space->requested)
+        return "the totals of live spans are wrong";
+    if (extents + space->record_spares + 1 != space->record_count)
+        return "a record is neither in use nor spare";
+    const char *broken = verify_bins(space, &binned);
+    if (broken == NULL && binned != holes)
+        broken = "a hole is in no bin";
+    return broken != NULL ? broken : verify_summaries(space);
+}

@@ -1,0 +1,129 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * A span space: which units of an abstract range are taken, with all
+ * bookkeeping out of band.  It knows offsets only and touches no code memory.
+ *
+ * The range is cut into extents: live spans, holes, and held extents that are
+ * never given out.  No two holes are neighbours.  For each extent there is one
+ * bit, at its first unit, in a bitmap of starts (with two summary levels, so that
+ * both neighbours of a unit are found in a few words), and one record of 16
+ * bytes, found through a chain for each 128 units.  An extent's length is the
+ * distance to the next start.  Holes are filed in bins: one for each length up
+ * to 1023 units, 8 for each power of two above.
+ *
+ * One thread changes a space at a time (its owner's lock).  Any number of
+ * threads and signal handlers may call span_space_at meanwhile; span.c says why
+ * that works.
+ */
+#ifndef MEMORY_SPAN_H
+#define MEMORY_SPAN_H
+
+#include <stdatomic.h>
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#define SPAN_GRANULE_SHIFT 4
+#define SPAN_GRANULE ((size_t) 1 << SPAN_GRANULE_SHIFT)
+#define SPAN_GENERATION_BITS 20
+#define SPAN_SPACE_MAX (((size_t) 1 << 30) - 65536) /* bytes; offsets are 30 bits */
+
+#define SPAN_CHUNK_SHIFT 14 /* units whose starts are kept together */
+#define SPAN_CHUNK_UNITS (1u << SPAN_CHUNK_SHIFT)
+#define SPAN_CHUNK_WORDS (SPAN_CHUNK_UNITS / 64)
+#define SPAN_MAX_CHUNKS (1u << (30 - SPAN_GRANULE_SHIFT - SPAN_CHUNK_SHIFT))
+#define SPAN_EXACT_BINS 1024
+#define SPAN_BINS (SPAN_EXACT_BINS + 16 * 8)
+
+/* Where the bookkeeping lives.  `alloc` returns zeroed memory, or NULL. */
+struct span_memory {
+    void *(*alloc)(void *context, size_t size);
+    void (*free)(void *context, void *memory, size_t size);
+    void *context;
+};
+
+struct span_chunk;
+struct span_record_table;
+
+struct span_space {
+    struct span_memory memory;
+    unsigned shift;              /* log2 of the bytes in a unit */
+    uint32_t units;              /* length of the range */
+    uint32_t chunk_count;
+    _Atomic(struct span_chunk *) *chunks;              /* NULL: no extent starts there */
+    _Atomic uint64_t chunk_filled[SPAN_MAX_CHUNKS / 64]; /* a bit: some extent starts in the chunk */
+    _Atomic(struct span_record_table *) tables[64];    /* records, by the top bits of their index */
+    uint32_t record_count;       /* records that ever were in use; index 0 never is */
+    uint32_t record_spare;       /* list of records that are not in use, through `body` */
+    uint32_t record_spares;      /* its length */
+    uint32_t generation;         /* of the latest allocation */
+    uint32_t bins[SPAN_BINS];    /* first hole of each, 0: none */
+    uint64_t bin_filled[SPAN_BINS / 64];
+    uint32_t bin_summary;        /* a bit for each word of bin_filled */
+    size_t spans;                /* live ones */
+    size_t used;                 /* bytes, whole units */
+    size_t requested;            /* bytes as asked for */
+};
+
+/* `size` is a multiple of the unit, at most SPAN_SPACE_MAX.  False: no memory. */
+bool span_space_init(struct span_space *space, size_t size, unsigned shift,
+                     const struct span_memory *memory);
+void span_space_fini(struct span_space *space);
+
+/* Take [offset, offset + size) out of an untouched space for ever.  False: no memory. */
+bool span_space_hold(struct span_space *space, size_t offset, size_t size);
+
+/*
+ * Choose a place without taking it.  `align` is a power of two.  SPAN_FOUND
+ * means that the next span_space_take of this slot cannot fail, if no other
+ * change comes in between.
+ */
+enum span_find { SPAN_FOUND, SPAN_FULL, SPAN_NO_MEMORY };
+struct span_slot {
+    uint32_t start, units; /* the span */
+    uint32_t hole;         /* record of the hole that it is cut from */
+    size_t size;           /* bytes asked for */
+};
+enum span_find span_space_find(struct span_space *space, size_t size, size_t align,
+                               struct span_slot *slot);
+
+/* Take the slot; the new span's offset. */
+size_t span_space_take(struct span_space *space, const struct span_slot *slot);
+
+struct span_info {
+    size_t start;          /* offset */
+    size_t size;           /* bytes asked for */
+    size_t extent;         /* bytes taken: whole units */
+    void *owner;
+    uint32_t generation;
+};
+
+/* The live span that holds this offset.  Lock-free, async-signal-safe. */
+bool span_space_at(const struct span_space *space, size_t offset, struct span_info *info);
+
+/* The span that starts at `offset` goes.  False, and nothing changed: none does. */
+bool span_space_free(struct span_space *space, size_t offset);
+
+/*
+ * Cut the span at `offset` to `size` bytes, at least 1 and at most what it was.
+ * False, and nothing changed: no such span, a wrong size, or no memory.
+ */
+bool span_space_shrink(struct span_space *space, size_t offset, size_t size);
+
+/*
+ * The owner of a live span: 16-byte aligned, and with bits 52-55 clear, as
+ * every heap address of a user program has them.  False: no such span.
+ */
+bool span_space_set_owner(struct span_space *space, size_t offset, void *owner);
+
+/* Bytes of the longest hole; and a bound that is quicker to tell. */
+size_t span_space_largest(const struct span_space *space);
+size_t span_space_bound(const struct span_space *space);
+
+/* NULL if every invariant holds, or a sentence about the first that does not. */
+const char *span_space_verify(const struct span_space *space);
+
+/* Holes in ascending order, for tests and trimming: the first that begins at or after *offset. */
+bool span_space_next_hole(const struct span_space *space, size_t *offset, size_t *size);
+
+#endif

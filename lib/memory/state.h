@@ -1,0 +1,36 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * What a pool consists of.
+ *
+ * Locks, in the order in which they are taken: fork's list of pools, `opening`,
+ * `lock`, a region's lock, its back_lock, the claims of placement.
+ */
+#ifndef MEMORY_STATE_H
+#define MEMORY_STATE_H
+
+#include "memory/meta.h"
+#include "memory/pool.h"
+
+struct pp_pool {
+    struct meta meta;
+    struct anchors anchors;
+    size_t region_bytes;
+    size_t limit_bytes;               /* of `used`; 0: none */
+    uint64_t branch_range;
+    bool landing_pads;
+    pp_wx wx;
+    char wx_reason[96];
+    pthread_mutex_t opening;          /* one region is opened at a time */
+    pthread_mutex_t lock;             /* for the rooms: pool_lock */
+    _Atomic(struct region *) regions; /* newest first; changed under `opening` */
+    struct region *spare;             /* without a rule yet; guarded by `opening` */
+    atomic_size_t used;               /* bytes of live spans */
+    _Atomic(void *) rooms[ROOM_COUNT];
+    struct pp_pool *next;             /* in fork's list */
+};
+
+/* Options validated and normalized into a pool that has no regions. */
+pp_status pool_create(const pp_pool_options *options, pp_pool **pool);
+void pool_destroy(pp_pool *pool);
+
+#endif

@@ -1,0 +1,113 @@
+/* SPDX-License-Identifier: MIT */
+/* Mappings. */
+#include <config.h>
+
+#include "os/map.h"
+
+#include <errno.h>
+#include <sys/mman.h>
+#include <unistd.h>
+
+#ifndef MAP_FIXED_NOREPLACE
+#define MAP_FIXED_NOREPLACE 0x100000
+#endif
+
+static int prot_of(enum map_protection protection)
+{
+    switch (protection) {
+    case MAP_NOTHING: return PROT_NONE;
+    case MAP_READ_WRITE: return PROT_READ | PROT_WRITE;
+    case MAP_READ_EXEC: return PROT_READ | PROT_EXEC;
+    case MAP_ALL: return PROT_READ | PROT_WRITE | PROT_EXEC;
+    }
+    return PROT_NONE;
+}
+
+/* The errno of a call that failed; the caller's own is put back. */
+static int result(bool failed, int saved)
+{
+    int number = failed ? errno : 0;
+    errno = saved;
+    return number;
+}
+
+static int map(uintptr_t *base, size_t size, int prot, int flags, int fd, size_t offset)
+{
+    int saved = errno;
+    void *memory = mmap((void *) *base, size, prot, flags, fd, (off_t) offset);
+    int number = result(memory == MAP_FAILED, saved);
+    if (number == 0)
+        *base = (uintptr_t) memory;
+    return number;
+}
+
+size_t map_page_size(void)
+{
+    return (size_t) sysconf(_SC_PAGESIZE);
+}
+
+int map_reserve(uintptr_t base, size_t size)
+{
+    uintptr_t at = base;
+    int number = map(&at, size, PROT_NONE,
+                     MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED_NOREPLACE, -1, 0);
+    if (number == 0 && at != base) {
+        /* Linux before 4.17 and some emulators take the address for a hint. */
+        map_unmap(at, size);
+        number = EEXIST;
+    }
+    return number;
+}
+
+int map_private(uintptr_t base, size_t size, enum map_protection protection)
+{
+    return map(&base, size, prot_of(protection),
+               MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED, -1, 0);
+}
+
+int map_shared(int fd, size_t offset, uintptr_t *base, size_t size,
+               enum map_protection protection)
+{
+    return map(base, size, prot_of(protection), MAP_SHARED | (*base != 0 ? MAP_FIXED : 0), fd,
+               offset);
+}
+
+int map_protect(uintptr_t base, size_t size, enum map_protection protection)
+{
+    int saved = errno;
+    return result(mprotect((void *) base, size, prot_of(protection)) != 0, saved);
+}
+
+int map_unmap(uintptr_t base, size_t size)
+{
+    int saved = errno;
+    return result(munmap((void *) base, size) != 0, saved);
+}
+
+int map_not_in_child(uintptr_t base, size_t size)
+{
+    int saved = errno;
+    return result(madvise((void *) base, size, MADV_DONTFORK) != 0, saved);
+}
+
+int map_discard(uintptr_t base, size_t size)
+{
+    int saved = errno;
+    return result(madvise((void *) base, size, MADV_DONTNEED) != 0, saved);
+}
+
+size_t map_resident(uintptr_t base, size_t size)
+{
+    size_t page = map_page_size(), pages = size / page, resident = 0;
+    unsigned char state[1024];
+    int saved = errno;
+    for (size_t i = 0; i < pages; i += sizeof state) {
+        size_t count = pages - i < sizeof state ? pages - i : sizeof state;
+        if (mincore((void *) (base + i * page), count * page, state) != 0)
+            break;
+        for (size_t j = 0; j < count; j++)
+            resident += state[j] & 1;
+    }
+    errno = saved;
+    return resident * page;
+}
