@@ -9,6 +9,7 @@
 
 #include "memory/meta.h"
 
+#include <stdint.h>
 #include <stdlib.h>
 
 #if HAVE_JEMALLOC
