@@ -26,12 +26,24 @@ static struct {
 } je;
 static pthread_once_t je_once = PTHREAD_ONCE_INIT;
 
-/* The handle is kept open: jemalloc cannot be unloaded. */
+/*
+ * A jemalloc of our own.  Its C++ part needs libstdc++ and defines operator new and
+ * delete.  If it brought libstdc++ into the process, that would bind to jemalloc's
+ * operators for ever, and free() of the C library would be given their memory by
+ * modules that the host loads later.  So libstdc++ is loaded first, by itself.
+ * The handles are kept open: jemalloc cannot be unloaded.
+ */
+static void *load_jemalloc(void)
+{
+    dlopen("libstdc++.so.6", RTLD_NOW | RTLD_LOCAL);
+    return dlopen("libjemalloc.so.2", RTLD_NOW | RTLD_LOCAL);
+}
+
 static void find_jemalloc(void)
 {
     void *from = RTLD_DEFAULT;
     if (dlsym(from, "mallocx") == NULL) {
-        from = dlopen("libjemalloc.so.2", RTLD_NOW | RTLD_LOCAL);
+        from = load_jemalloc();
         if (from == NULL)
             return;
     }
