@@ -4,6 +4,7 @@
 
 #include "error.h"
 #include "memory/state.h"
+#include "walk/unwind.h"
 
 #include <stdio.h>
 #include <string.h>
@@ -11,7 +12,7 @@
 const struct pool_room *const pool_rooms[ROOM_COUNT] = {
     [ROOM_LINK] = NULL,
     [ROOM_OSR] = NULL,
-    [ROOM_WALK] = NULL,
+    [ROOM_WALK] = &walk_room,
 };
 
 pp_status pp_pool_create(const pp_pool_options *options, pp_pool **pool)

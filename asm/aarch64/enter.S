@@ -30,6 +30,9 @@
  * before the thread points to it, and exit_fp is cleared only then; on the way
  * back exit_fp is right again before the record goes.
  *
+ * If an exception passes through, enter_personality (lib/osr/activation.c) does
+ * what the code behind the call would have done to the thread.
+ *
  * Behind the call everything is found from SP, because the code need not have
  * kept x29; and the CFA is counted from SP, too.
  */
@@ -53,8 +56,10 @@
 
     HIDDEN(enter_return)
     .globl enter_return
+    HIDDEN(enter_personality)
 
 FUNC(pp_enter)
+    .cfi_personality 0x1b, enter_personality /* DW_EH_PE_pcrel | DW_EH_PE_sdata4 */
     stp     x29, x30, [sp, #-16]!
     .cfi_def_cfa_offset 16
     .cfi_offset x29, -16

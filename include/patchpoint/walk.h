@@ -70,8 +70,8 @@ typedef struct pp_frame {
     pp_verdict verdict;
     pp_check check;       /* PP_CHECK_NONE unless broken */
     uint32_t is_top;      /* pc is where the thread was interrupted, not a return address */
-    uintptr_t pc;
-    uintptr_t fp;         /* frame record */
+    uintptr_t pc;         /* 0: a stub that called C, whose return address is not known */
+    uintptr_t fp;         /* frame record; 0: not built yet, or gone */
     uintptr_t cfa;        /* caller's SP: what identifies the frame; 0 if unknown */
     pp_trace *trace;      /* NULL for stubs and entries */
     const char *name;     /* of the trace or stub; valid while the trace lives; may be NULL */
