@@ -2,14 +2,35 @@
 /* Pools: code written and run in every mode, and what a pool promises around it. */
 #include <config.h>
 
+#include "isa/isa.h"
+#include "memory/fork.h"
 #include "memory/pool.h"
+#include "memory/state.h"
 
 #include <check.h>
+#include <errno.h>
+#include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
+#include <sys/prctl.h>
+#include <sys/resource.h>
+#include <sys/wait.h>
+#include <time.h>
+#include <unistd.h>
+
+/* Check's own assertions tell a pipe that they passed: too slow for loops, wrong in threads. */
+#define require(condition) \
+    do { \
+        if (!(condition)) { \
+            fprintf(stderr, "%s:%d: %s\n", __FILE__, __LINE__, #condition); \
+            abort(); \
+        } \
+    } while (0)
 
 static const struct frame_rule no_rule;
+static pp_error error = { .size = sizeof error };
 
 static pp_status fixed_size(struct region *region, void *context, size_t *size)
 {
@@ -18,64 +39,837 @@ static pp_status fixed_size(struct region *region, void *context, size_t *size)
     return PP_OK;
 }
 
-static pp_status take(pp_pool *pool, size_t size, size_t align, struct span *span)
+static pp_status take_with(pp_pool *pool, const struct frame_rule *rule, size_t size, size_t align,
+                           struct span *span)
 {
-    return pool_alloc(pool, &no_rule, align, fixed_size, &size, span, NULL);
+    return pool_alloc(pool, rule, align, fixed_size, &size, span, &error);
+}
+
+static pp_status take(pp_pool *pool, size_t size, struct span *span)
+{
+    return take_with(pool, &no_rule, size, 16, span);
+}
+
+/* NULL: this machine cannot do the mode. */
+static pp_pool *open_pool(pp_wx wx)
+{
+    pp_pool_options options = { .size = sizeof options, .wx = wx, .error = &error };
+    pp_pool *pool = NULL;
+    pp_status status = pp_pool_create(&options, &pool);
+    if (status == PP_E_UNSUPPORTED && wx != PP_WX_AUTO) {
+        printf("mode %d is skipped: %s\n", wx, error.text);
+        return NULL;
+    }
+    ck_assert_msg(status == PP_OK, "%s", error.text);
+    return pool;
+}
+
+static pp_pool_stats stats_of(pp_pool *pool)
+{
+    pp_pool_stats stats = { .size = sizeof stats };
+    require(pp_pool_get_stats(pool, &stats) == PP_OK);
+    return stats;
+}
+
+static void verify(pp_pool *pool)
+{
+    pp_status status = pp_pool_verify(pool, &error);
+    ck_assert_msg(status == PP_OK, "%s", error.text);
 }
 
 /* int f(void) { return value; } */
-static void write_return(const struct span *span, uint16_t value)
+static pp_status write_return(const struct span *span, unsigned value)
 {
     uint8_t *write;
 #if defined __x86_64__
-    const uint8_t code[] = { 0xb8, value & 0xff, value >> 8, 0, 0, 0xc3 };
+    const uint8_t code[] = { 0xb8, value & 0xff, value >> 8 & 0xff, 0, 0, 0xc3 };
 #else
-    const uint32_t code[] = { 0x52800000 | (uint32_t) value << 5, 0xd65f03c0 };
+    const uint32_t code[] = { 0x52800000 | (uint32_t) (value & 0xffff) << 5, 0xd65f03c0 };
 #endif
-    ck_assert_int_eq(region_write_begin(span->region, span->exec, span->size, &write, NULL), PP_OK);
+    pp_status status = region_write_begin(span->region, span->exec, span->size, &write, &error);
+    if (status != PP_OK)
+        return status;
     memcpy(write, code, sizeof code);
-    ck_assert_int_eq(region_write_end(span->region, span->exec, span->size, NULL), PP_OK);
+    return region_write_end(span->region, span->exec, span->size, &error);
 }
 
-static int run(const struct span *span)
+static unsigned run(const struct span *span)
 {
-    return ((int (*)(void)) span->exec)();
+    return (unsigned) ((int (*)(void)) span->exec)();
 }
 
-START_TEST(code_runs_and_is_found)
+static unsigned seed(void)
 {
-    pp_error error = { .size = sizeof error };
-    pp_pool_options options = { .size = sizeof options, .wx = (pp_wx) _i, .error = &error };
-    pp_pool *pool;
-    struct span span[100];
+    const char *text = getenv("SEED");
+    unsigned value = text != NULL ? (unsigned) strtoul(text, NULL, 0) : (unsigned) time(NULL);
+    printf("SEED=%u\n", value);
+    return value;
+}
+
+static uint64_t next_random(uint64_t *state)
+{
+    *state ^= *state << 13;
+    *state ^= *state >> 7;
+    return *state ^= *state << 17;
+}
+
+/* ---- the process's mappings ------------------------------------------- */
+
+struct maps {
+    unsigned count, in_range, writable_code;
+    char text[65536];
+};
+
+static void read_maps(struct maps *maps, uintptr_t lo, uintptr_t hi)
+{
+    FILE *file = fopen("/proc/self/maps", "r");
+    char line[512];
+    size_t length = 0;
+    require(file != NULL);
+    memset(maps, 0, sizeof *maps);
+    while (fgets(line, sizeof line, file) != NULL) {
+        unsigned long long first, last;
+        char protection[8] = "";
+        require(sscanf(line, "%llx-%llx %7s", &first, &last, protection) == 3);
+        maps->count++;
+        maps->in_range += first >= lo && last <= hi;
+        maps->writable_code += protection[1] == 'w' && protection[2] == 'x';
+        if (length + strlen(line) < sizeof maps->text) {
+            strcpy(maps->text + length, line);
+            length += strlen(line);
+        }
+    }
+    fclose(file);
+}
+
+/* ---- every mode ------------------------------------------------------- */
+
+START_TEST(code_runs_is_found_and_goes)
+{
+    static struct span span[500];
+    static struct maps before, after;
     struct code_place place;
-    pp_status status = pp_pool_create(&options, &pool);
-    if (status == PP_E_UNSUPPORTED) {
-        printf("wx %d: %s\n", _i, error.text);
+    pp_pool *pool = open_pool((pp_wx) _i);
+    if (pool == NULL)
+        return;
+    for (unsigned i = 0; i < 500; i++) {
+        ck_assert_int_eq(take(pool, 40 + i, &span[i]), PP_OK);
+        ck_assert_int_eq(write_return(&span[i], 1000 + i), PP_OK);
+        if (i == 0)
+            read_maps(&before, span[0].region->base, span[0].region->limit);
+    }
+    read_maps(&after, span[0].region->base, span[0].region->limit);
+    ck_assert_uint_eq(after.in_range, before.in_range);
+    ck_assert_uint_le(after.in_range, 6);
+    for (unsigned i = 0; i < 500; i++) {
+        require(run(&span[i]) == 1000 + i);
+        require(code_at(span[i].exec + 20, &place));
+        require(place.start == span[i].exec && place.size == 40 + i && place.owner == NULL);
+        require(place.region == span[i].region && place.generation == span_generation(&span[i]));
+        span_set_owner(&span[i], &span[i]);
+        require(code_at(span[i].exec + 39, &place));
+        require(place.owner == &span[i] || (uintptr_t) &span[i] % 16 != 0);
+    }
+    verify(pool);
+    pp_pool_stats stats = stats_of(pool);
+    printf("mode %d: %d (%s), metadata %zu in %s\n", _i, stats.wx, stats.wx_reason, stats.metadata,
+           stats.allocator);
+    ck_assert_int_eq(stats.wx, _i == PP_WX_AUTO ? stats.wx : (pp_wx) _i);
+    ck_assert_uint_eq(stats.spans, 500);
+    ck_assert_uint_eq(stats.requested, 500 * 40 + 499 * 250);
+    ck_assert_uint_ge(stats.used, stats.requested);
+    ck_assert_uint_eq(stats.regions, 1);
+    ck_assert_uint_eq(after.writable_code != 0, stats.wx == PP_WX_RWX);
+    for (unsigned i = 0; i < 500; i += 2)
+        ck_assert_int_eq(pool_free(pool, span[i].exec), PP_OK);
+    for (unsigned i = 0; i < 500; i++)
+        require(code_at(span[i].exec, &place) == (i % 2 == 1));
+    for (unsigned i = 1; i < 500; i += 2)
+        require(run(&span[i]) == 1000 + i);
+    verify(pool);
+    pp_pool_destroy(pool);
+}
+END_TEST
+
+START_TEST(wrong_frees_are_refused)
+{
+    struct span a, b;
+    pp_pool *pool = open_pool((pp_wx) _i), *other = open_pool((pp_wx) _i);
+    if (pool == NULL)
+        return;
+    ck_assert_int_eq(take(pool, 100, &a), PP_OK);
+    ck_assert_int_eq(take(other, 100, &b), PP_OK);
+    ck_assert_int_eq(write_return(&a, 7), PP_OK);
+    ck_assert_int_eq(pool_free(pool, a.exec + 16), PP_E_STALE);
+    ck_assert_int_eq(pool_free(pool, a.exec + 1), PP_E_STALE);
+    ck_assert_int_eq(pool_free(pool, a.region->island_lo), PP_E_STALE);
+    ck_assert_int_eq(pool_free(pool, a.region->code_hi - 16), PP_E_STALE);
+    ck_assert_int_eq(pool_free(pool, a.region->literal_lo), PP_E_FAULT);
+    ck_assert_int_eq(pool_free(pool, b.exec), PP_E_FAULT);
+    ck_assert_int_eq(pool_free(pool, 0), PP_E_FAULT);
+    ck_assert_int_eq(pool_free(pool, (uintptr_t) &pool), PP_E_FAULT);
+    ck_assert_int_eq(pool_free(pool, UINTPTR_MAX), PP_E_FAULT);
+    ck_assert_uint_eq(run(&a), 7);
+    ck_assert_int_eq(pool_free(pool, a.exec), PP_OK);
+    ck_assert_int_eq(pool_free(pool, a.exec), PP_E_STALE);
+    verify(pool);
+    verify(other);
+    pp_pool_destroy(pool);
+    pp_pool_destroy(other);
+}
+END_TEST
+
+START_TEST(hostile_sizes_are_refused)
+{
+    static const size_t sizes[] = { 0, (size_t) 64 << 20, (size_t) 1 << 30, (size_t) 1 << 32,
+                                    PTRDIFF_MAX, SIZE_MAX, SIZE_MAX - 15, SIZE_MAX - 65535 };
+    static const size_t aligns[] = { 0, 1, 8, 17, 48, 131072, SIZE_MAX };
+    struct span span;
+    pp_pool *pool = open_pool((pp_wx) _i);
+    if (pool == NULL)
+        return;
+    for (unsigned i = 0; i < sizeof sizes / sizeof *sizes; i++)
+        ck_assert_int_eq(take(pool, sizes[i], &span), sizes[i] == 0 ? PP_E_ARG : PP_E_NOMEM);
+    for (unsigned i = 0; i < sizeof aligns / sizeof *aligns; i++)
+        ck_assert_int_eq(take_with(pool, &no_rule, 16, aligns[i], &span), PP_E_ARG);
+    ck_assert_uint_eq(stats_of(pool).used, 0);
+    ck_assert_int_eq(take(pool, 16, &span), PP_OK);
+    uint8_t *write;
+    struct region *region = span.region;
+    ck_assert_int_eq(region_write_begin(region, span.exec, 0, &write, NULL), PP_E_ARG);
+    ck_assert_int_eq(region_write_begin(region, region->code_hi - 16, 17, &write, NULL), PP_E_ARG);
+    ck_assert_int_eq(region_write_begin(region, region->code_lo - 1, 1, &write, NULL), PP_E_ARG);
+    ck_assert_int_eq(region_write_begin(region, span.exec, SIZE_MAX, &write, NULL), PP_E_ARG);
+    for (size_t align = 16; align <= 65536; align *= 2) {
+        ck_assert_int_eq(take_with(pool, &no_rule, 3, align, &span), PP_OK);
+        ck_assert_uint_eq(span.exec % align, 0);
+    }
+    verify(pool);
+    pp_pool_destroy(pool);
+}
+END_TEST
+
+START_TEST(shrunk_spans_give_back_their_tail)
+{
+    struct span span;
+    struct code_place place;
+    pp_pool *pool = open_pool((pp_wx) _i);
+    if (pool == NULL)
+        return;
+    ck_assert_int_eq(take(pool, 100000, &span), PP_OK);
+    ck_assert_int_eq(write_return(&span, 5), PP_OK);
+    pool_shrink(&span, 100);
+    ck_assert_uint_eq(span.size, 100);
+    pool_shrink(&span, 0);
+    pool_shrink(&span, 101);
+    ck_assert_uint_eq(span.size, 100);
+    ck_assert_uint_eq(run(&span), 5);
+    ck_assert(code_at(span.exec + 99, &place));
+    ck_assert_uint_eq(place.size, 100);
+    ck_assert(!code_at(span.exec + 99999, &place));
+    ck_assert_uint_eq(stats_of(pool).requested, 100);
+    verify(pool);
+    ck_assert_int_eq(pool_free(pool, span.exec), PP_OK);
+    ck_assert_uint_eq(stats_of(pool).used, 0);
+    verify(pool);
+    pp_pool_destroy(pool);
+}
+END_TEST
+
+START_TEST(destroying_gives_everything_back)
+{
+    static struct maps before, after;
+    for (unsigned round = 0; round < 3; round++) {
+        /* The first round leaves what stays for the process: leaves of the code map, claims. */
+        pp_pool *pool = open_pool((pp_wx) _i);
+        struct span span;
+        if (pool == NULL)
+            return;
+        for (unsigned i = 0; i < 100; i++) {
+            ck_assert_int_eq(take(pool, 5000, &span), PP_OK);
+            ck_assert_int_eq(write_return(&span, i), PP_OK);
+        }
+        pp_pool_destroy(pool);
+        before = after;
+        read_maps(&after, 0, 0);
+    }
+    ck_assert_str_eq(before.text, after.text);
+    pp_pool_destroy(NULL);
+}
+END_TEST
+
+/* ---- density ---------------------------------------------------------- */
+
+START_TEST(resident_is_exact_and_close_to_what_lives)
+{
+    struct span span;
+    pp_pool *pool = open_pool((pp_wx) _i);
+    if (pool == NULL || _i == PP_WX_FLIP)
+        return;
+    size_t page = (size_t) sysconf(_SC_PAGESIZE), sum = 0;
+    ck_assert_uint_eq(stats_of(pool).resident, 0);
+    uint64_t state = 99;
+    for (unsigned i = 0; i < 2000; i++) {
+        size_t size = 100 + next_random(&state) % 8000;
+        require(take(pool, size, &span) == PP_OK);
+        require(write_return(&span, i) == PP_OK);
+        sum += (size + 15) & -(size_t) 16;
+        if (i % 100 == 0)
+            ck_assert_uint_eq(stats_of(pool).resident, (sum + page - 1) & -page);
+    }
+    pp_pool_stats stats = stats_of(pool);
+    printf("resident %zu of %zu requested\n", stats.resident, stats.requested);
+    ck_assert_uint_le(100 * stats.resident, 101 * stats.requested);
+    verify(pool);
+    region_trim(span.region);
+    ck_assert_uint_eq(stats_of(pool).resident, stats.resident);
+    pp_pool_destroy(pool);
+}
+END_TEST
+
+START_TEST(trimming_gives_back_whole_pages_of_holes)
+{
+    static struct span span[64];
+    pp_pool *pool = open_pool((pp_wx) _i);
+    if (pool == NULL)
+        return;
+    size_t page = (size_t) sysconf(_SC_PAGESIZE);
+    for (unsigned i = 0; i < 64; i++) {
+        ck_assert_int_eq(take(pool, page, &span[i]), PP_OK);
+        ck_assert_int_eq(write_return(&span[i], i), PP_OK);
+    }
+    size_t full = stats_of(pool).resident;
+    for (unsigned i = 0; i < 64; i += 2)
+        ck_assert_int_eq(pool_free(pool, span[i].exec), PP_OK);
+    ck_assert_uint_eq(stats_of(pool).resident, full);
+    ck_assert_uint_eq(region_trim(span[0].region), 32 * page);
+    ck_assert_uint_eq(stats_of(pool).resident, full - 32 * page);
+    verify(pool);
+    for (unsigned i = 0; i < 64; i += 2) {
+        ck_assert_int_eq(take(pool, page, &span[i]), PP_OK);
+        ck_assert_int_eq(write_return(&span[i], 100 + i), PP_OK);
+    }
+    for (unsigned i = 0; i < 64; i++)
+        ck_assert_uint_eq(run(&span[i]), i % 2 == 0 ? 100 + i : i);
+    ck_assert_uint_eq(stats_of(pool).resident, full);
+    verify(pool);
+    pp_pool_destroy(pool);
+}
+END_TEST
+
+/* ---- placement, rules ------------------------------------------------- */
+
+static uint64_t farthest(const struct region *region, const void *anchor)
+{
+    uintptr_t at = (uintptr_t) anchor;
+    uint64_t up = region->limit > at ? region->limit - at : 0;
+    uint64_t down = at > region->base ? at - region->base : 0;
+    return up > down ? up : down;
+}
+
+START_TEST(regions_go_near_the_anchors)
+{
+    const void *anchors[] = { (void *) farthest, (void *) strlen, (void *) pp_pool_create };
+    for (unsigned i = 0; i < 3; i++) {
+        pp_pool_options options = { .size = sizeof options, .near = { NULL, anchors[i] },
+                                    .error = &error };
+        pp_pool *pool;
+        struct span span;
+        ck_assert_int_eq(pp_pool_create(&options, &pool), PP_OK);
+        ck_assert_int_eq(take(pool, 100, &span), PP_OK);
+        uint64_t distance = farthest(span.region, anchors[i]);
+        printf("anchor %p: region %p, %llu MiB\n", anchors[i], (void *) span.region->base,
+               (unsigned long long) distance >> 20);
+        ck_assert(span.region->near == (distance < isa_host.branch_range));
+        ck_assert(span.region->near);
+        ck_assert_uint_eq(stats_of(pool).near_regions, 1);
+        ck_assert_uint_eq(span.region->base % (2 << 20), 0);
+        pp_pool_destroy(pool);
+    }
+}
+END_TEST
+
+START_TEST(anchors_that_cannot_be_reached_together_give_a_far_region)
+{
+    pp_pool_options options = { .size = sizeof options, .error = &error,
+                                .near = { (void *) 0x10000000, (void *) 0x700000000000 } };
+    pp_pool *pool;
+    struct span span;
+    ck_assert_int_eq(pp_pool_create(&options, &pool), PP_OK);
+    ck_assert_uint_eq(stats_of(pool).near_regions, 0);
+    ck_assert_int_eq(take(pool, 100, &span), PP_OK);
+    ck_assert(!span.region->near);
+    ck_assert_int_eq(write_return(&span, 3), PP_OK);
+    ck_assert_uint_eq(run(&span), 3);
+    pp_pool_destroy(pool);
+}
+END_TEST
+
+START_TEST(a_region_has_one_rule_and_its_addresses_keep_it)
+{
+    struct frame_rule record = { .kind = PP_FRAME_RECORD, .cfa_offset = 16 };
+    struct span a, b, c;
+    pp_pool *pool = open_pool(PP_WX_AUTO);
+    ck_assert_int_eq(take(pool, 100, &a), PP_OK);
+    ck_assert_int_eq(take_with(pool, &record, 100, 16, &b), PP_OK);
+    ck_assert_int_eq(take_with(pool, &record, 100, 16, &c), PP_OK);
+    ck_assert_ptr_ne(a.region, b.region);
+    ck_assert_ptr_eq(b.region, c.region);
+    ck_assert_uint_eq(stats_of(pool).regions, 2);
+    ck_assert(b.region->near);
+    uintptr_t was = a.region->base;
+    pp_pool_destroy(pool);
+
+    pool = open_pool(PP_WX_AUTO);
+    ck_assert_int_eq(take_with(pool, &record, 100, 16, &b), PP_OK);
+    ck_assert(b.region->limit <= was || b.region->base >= was + ((size_t) 64 << 20));
+    ck_assert_int_eq(take(pool, 100, &a), PP_OK);
+    ck_assert_uint_eq(a.region->base, was);
+    pp_pool_destroy(pool);
+}
+END_TEST
+
+START_TEST(rules_are_validated)
+{
+    struct frame_rule rule;
+    pp_frame_rule from = { .size = sizeof from, .kind = PP_FRAME_RECORD };
+    ck_assert_int_eq(frame_rule_from(NULL, &rule, NULL), PP_OK);
+    ck_assert(frame_rule_equal(&rule, &no_rule));
+    ck_assert_int_eq(frame_rule_from(&from, &rule, NULL), PP_OK);
+    ck_assert_uint_eq(rule.cfa_offset, 16);
+    pp_frame_rule wrong[] = {
+        { .size = 0 },
+        { .size = sizeof from, .kind = (pp_frame_kind) 9 },
+        { .size = sizeof from, .kind = (pp_frame_kind) -1 },
+        { .size = sizeof from, .kind = PP_FRAME_RECORD, .cfa_offset = 8 },
+        { .size = sizeof from, .kind = PP_FRAME_RECORD, .cfa_offset = 20 },
+        { .size = sizeof from, .kind = PP_FRAME_RECORD, .saves = { .reserved = 1 } },
+        { .size = sizeof from, .kind = PP_FRAME_RECORD, .saves = { .saved = 1 } },
+        { .size = sizeof from, .kind = PP_FRAME_RECORD, .saves = { .slots = 1, .offset = 4 } },
+        { .size = sizeof from, .kind = PP_FRAME_RECORD, .saves = { .slots = 1, .offset = 8 } },
+        { .size = sizeof from, .kind = PP_FRAME_RECORD, .saves = { .slots = 3, .offset = -8 } },
+        { .size = sizeof from, .kind = PP_FRAME_OSR, .own = { .slots = 1, .offset = 0 } },
+    };
+    for (unsigned i = 0; i < sizeof wrong / sizeof *wrong; i++)
+        ck_assert_msg(frame_rule_from(&wrong[i], &rule, &error) == PP_E_ARG, "rule %u", i);
+    from.saves = (pp_save_area){ .slots = 3, .saved = 1, .offset = -16 };
+    ck_assert_int_eq(frame_rule_from(&from, &rule, NULL), PP_OK);
+    ck_assert(!frame_rule_equal(&rule, &no_rule));
+}
+END_TEST
+
+START_TEST(options_are_validated)
+{
+    pp_pool *pool;
+    pp_pool_options wrong[] = {
+        { .size = 8 },
+        { .size = sizeof *wrong, .region_bytes = 1 << 20 },
+        { .size = sizeof *wrong, .region_bytes = (2 << 20) + 65536 },
+        { .size = sizeof *wrong, .region_bytes = (size_t) 2 << 30 },
+        { .size = sizeof *wrong, .wx = (pp_wx) 5 },
+        { .size = sizeof *wrong, .wx = (pp_wx) -1 },
+        { .size = sizeof *wrong, .flags = 2 },
+        { .size = sizeof *wrong, .near = { (void *) UINTPTR_MAX } },
+    };
+    for (unsigned i = 0; i < sizeof wrong / sizeof *wrong; i++)
+        ck_assert_msg(pp_pool_create(&wrong[i], &pool) == PP_E_ARG, "options %u", i);
+    ck_assert_int_eq(pp_pool_create(NULL, NULL), PP_E_ARG);
+    ck_assert_int_eq(pp_pool_get_stats(NULL, NULL), PP_E_ARG);
+    ck_assert_int_eq(pp_pool_verify(NULL, NULL), PP_E_ARG);
+    for (size_t bytes = (size_t) 2 << 20; bytes <= (size_t) 1 << 30; bytes *= 4) {
+        pp_pool_options options = { .size = sizeof options, .region_bytes = bytes };
+        ck_assert_int_eq(pp_pool_create(&options, &pool), PP_OK);
+        verify(pool);
+        pp_pool_destroy(pool);
+    }
+}
+END_TEST
+
+/* ---- limits ----------------------------------------------------------- */
+
+START_TEST(the_limit_of_a_pool_holds)
+{
+    pp_pool_options options = { .size = sizeof options, .limit_bytes = 10000, .error = &error };
+    pp_pool *pool;
+    struct span span;
+    unsigned count = 0;
+    ck_assert_int_eq(pp_pool_create(&options, &pool), PP_OK);
+    while (take(pool, 1000, &span) == PP_OK)
+        count++;
+    ck_assert_uint_eq(count, 9);
+    ck_assert_uint_eq(stats_of(pool).regions, 1);
+    ck_assert_int_eq(pool_free(pool, span.exec), PP_OK);
+    ck_assert_int_eq(take(pool, 1001, &span), PP_OK);
+    ck_assert_int_eq(take(pool, 1001, &span), PP_E_NOMEM);
+    pp_pool_destroy(pool);
+}
+END_TEST
+
+START_TEST(full_regions_are_followed_by_others)
+{
+    pp_pool_options options = { .size = sizeof options, .region_bytes = 2 << 20, .error = &error };
+    pp_pool *pool;
+    struct span span;
+    ck_assert_int_eq(pp_pool_create(&options, &pool), PP_OK);
+    for (unsigned i = 0; i < 40; i++) {
+        ck_assert_int_eq(take(pool, 300000, &span), PP_OK);
+        ck_assert_int_eq(write_return(&span, i), PP_OK);
+        ck_assert_uint_eq(run(&span), i);
+    }
+    ck_assert_uint_ge(stats_of(pool).regions, 8);
+    ck_assert_int_eq(take(pool, (2 << 20) - 65536, &span), PP_E_NOMEM);
+    verify(pool);
+    pp_pool_destroy(pool);
+}
+END_TEST
+
+static void set_limit(int resource, rlim_t value)
+{
+    struct rlimit limit;
+    ck_assert_int_eq(getrlimit((__rlimit_resource_t) resource, &limit), 0);
+    limit.rlim_cur = value;
+    ck_assert_int_eq(setrlimit((__rlimit_resource_t) resource, &limit), 0);
+}
+
+static void check_that_it_works(pp_pool *pool)
+{
+    struct span span;
+    ck_assert_int_eq(take(pool, 100, &span), PP_OK);
+    ck_assert_int_eq(write_return(&span, 77), PP_OK);
+    ck_assert_uint_eq(run(&span), 77);
+    verify(pool);
+    pp_pool_destroy(pool);
+}
+
+START_TEST(a_file_size_limit_does_not_kill)
+{
+    set_limit(RLIMIT_FSIZE, (rlim_t) 20 << 20);
+    pp_pool *pool = open_pool(PP_WX_AUTO);
+    ck_assert_uint_eq(stats_of(pool).reserved, 16 << 20);
+    ck_assert_int_ne(stats_of(pool).wx, PP_WX_FLIP);
+    check_that_it_works(pool);
+    set_limit(RLIMIT_FSIZE, 100000);
+    pool = open_pool(PP_WX_AUTO);
+    printf("%s\n", stats_of(pool).wx_reason);
+    ck_assert_int_eq(stats_of(pool).wx, PP_WX_FLIP);
+    ck_assert_ptr_nonnull(strstr(stats_of(pool).wx_reason, "RLIMIT_FSIZE"));
+    check_that_it_works(pool);
+    pp_pool_options options = { .size = sizeof options, .wx = PP_WX_DUAL, .error = &error };
+    ck_assert_int_eq(pp_pool_create(&options, &pool), PP_E_NOMEM);
+    ck_assert_int_eq(error.system_errno, EFBIG);
+}
+END_TEST
+
+static bool is_emulated(void)
+{
+    /* An emulator's own address space is not what the limit is about. */
+    return getenv("emulator") != NULL && *getenv("emulator") != '\0';
+}
+
+START_TEST(little_address_space_gives_a_smaller_region)
+{
+    static struct maps maps;
+    size_t used = 0;
+    if (is_emulated())
+        return;
+    FILE *file = fopen("/proc/self/statm", "r");
+    ck_assert_int_eq(fscanf(file, "%zu", &used), 1);
+    fclose(file);
+    used *= (size_t) sysconf(_SC_PAGESIZE);
+    set_limit(RLIMIT_AS, used + ((size_t) 45 << 20));
+    pp_pool *pool = open_pool(PP_WX_AUTO);
+    ck_assert_uint_lt(stats_of(pool).reserved, 64 << 20);
+    ck_assert_uint_ge(stats_of(pool).reserved, 8 << 20);
+    check_that_it_works(pool);
+    set_limit(RLIMIT_AS, used + ((size_t) 1 << 20));
+    read_maps(&maps, 0, 0);
+    unsigned before = maps.count;
+    pp_pool_options options = { .size = sizeof options, .error = &error };
+    ck_assert_int_eq(pp_pool_create(&options, &pool), PP_E_NOMEM);
+    ck_assert_str_eq(error.system_call, "mmap");
+    read_maps(&maps, 0, 0);
+    ck_assert_uint_eq(maps.count, before);
+}
+END_TEST
+
+START_TEST(no_descriptors_is_a_reason_to_flip)
+{
+    int next = dup(0);
+    close(next);
+    for (rlim_t spare = 0; spare < 2; spare++) { /* the maps can be read, or they cannot */
+        set_limit(RLIMIT_NOFILE, (rlim_t) next + spare);
+        pp_pool *pool = open_pool(PP_WX_AUTO);
+        if (spare == 0)
+            ck_assert_int_eq(stats_of(pool).wx, PP_WX_FLIP);
+        check_that_it_works(pool);
+    }
+}
+END_TEST
+
+START_TEST(a_host_that_closes_all_descriptors_gets_a_status)
+{
+    struct span span, more;
+    pp_pool *pool = open_pool(PP_WX_AUTO);
+    if (stats_of(pool).wx == PP_WX_FLIP)
+        return;
+    ck_assert_int_eq(take(pool, 100, &span), PP_OK);
+    ck_assert_int_eq(write_return(&span, 5), PP_OK);
+    int fd = span.region->memfd.fd;
+    close(fd);
+    int reused = memfd_create("somebody else's", 0);
+    ck_assert_int_eq(reused, fd);
+    ck_assert_int_eq(ftruncate(reused, 4096), 0);
+    ck_assert_uint_eq(run(&span), 5);
+    pp_status status = take(pool, 100000, &more);
+    ck_assert_int_eq(status, PP_E_SYSTEM);
+    ck_assert_int_eq(error.system_errno, EBADF);
+    ck_assert_uint_eq(stats_of(pool).spans, 1);
+    pp_pool_destroy(pool);
+    ck_assert_int_eq(close(reused), 0);
+}
+END_TEST
+
+#ifndef PR_SET_MDWE
+#define PR_SET_MDWE 65
+#endif
+
+START_TEST(dual_works_where_executable_memory_may_not_be_made)
+{
+    if (prctl(PR_SET_MDWE, 1, 0, 0, 0) != 0) {
+        printf("PR_SET_MDWE is skipped: %s\n", strerror(errno));
         return;
     }
-    ck_assert_msg(status == PP_OK, "%s", error.text);
-    for (unsigned i = 0; i < 100; i++) {
-        ck_assert_int_eq(take(pool, 40 + i, 16, &span[i]), PP_OK);
-        write_return(&span[i], (uint16_t) (1000 + i));
+    pp_pool *pool = open_pool(PP_WX_DUAL);
+    if (pool != NULL)
+        check_that_it_works(pool);
+    pp_pool_options options = { .size = sizeof options, .wx = PP_WX_FLIP, .error = &error };
+    ck_assert_int_eq(pp_pool_create(&options, &pool), PP_E_SYSTEM);
+    ck_assert_str_eq(error.system_call, "mprotect");
+}
+END_TEST
+
+/* ---- verification ----------------------------------------------------- */
+
+START_TEST(damage_is_found)
+{
+    struct span a, b;
+    pp_pool *pool = open_pool(PP_WX_AUTO);
+    ck_assert_int_eq(take(pool, 64, &a), PP_OK);
+    ck_assert_int_eq(take(pool, 64, &b), PP_OK);
+    ck_assert_int_eq(write_return(&a, 1), PP_OK);
+    ck_assert_int_eq(write_return(&b, 1), PP_OK);
+    ck_assert_int_eq(pool_free(pool, a.exec), PP_OK);
+    verify(pool);
+    struct region *region = b.region;
+    region->spans.used += 16;
+    ck_assert_int_eq(pp_pool_verify(pool, &error), PP_E_FAULT);
+    region->spans.used -= 16;
+    region->spans.bin_filled[0] ^= 2;
+    ck_assert_int_eq(pp_pool_verify(pool, &error), PP_E_FAULT);
+    region->spans.bin_filled[0] ^= 2;
+    verify(pool);
+    if (region->wx != PP_WX_FLIP) {
+        uint8_t *hole = (uint8_t *) (a.exec + (uintptr_t) region->write_delta);
+        uint8_t was = hole[32];
+        hole[32] = 0x90;
+        ck_assert_int_eq(pp_pool_verify(pool, &error), PP_E_FAULT);
+        printf("%s\n", error.text);
+        hole[32] = was;
+        atomic_fetch_xor(&region->backed[0], 1ull << 20);
+        ck_assert_int_eq(pp_pool_verify(pool, &error), PP_E_FAULT);
+        atomic_fetch_xor(&region->backed[0], 1ull << 20);
     }
-    for (unsigned i = 0; i < 100; i++) {
-        ck_assert_int_eq(run(&span[i]), 1000 + (int) i);
-        ck_assert(code_at(span[i].exec + 20, &place));
-        ck_assert_uint_eq(place.start, span[i].exec);
-        ck_assert_uint_eq(place.size, 40 + i);
+    verify(pool);
+    pp_pool_destroy(pool);
+}
+END_TEST
+
+/* ---- threads ---------------------------------------------------------- */
+
+#define SLOTS 64
+
+struct worker {
+    pp_pool *pool;
+    uint64_t state;
+    unsigned rounds;
+};
+
+/* Spans come and go, and run in between; those of other threads share their pages. */
+static void *work(void *argument)
+{
+    struct worker *worker = argument;
+    struct span span[SLOTS] = { { 0 } };
+    unsigned value[SLOTS] = { 0 };
+    for (unsigned i = 0; i < worker->rounds; i++) {
+        unsigned slot = next_random(&worker->state) % SLOTS;
+        if (span[slot].exec == 0) {
+            size_t size = 32 + next_random(&worker->state) % 3000;
+            require(take_with(worker->pool, &no_rule, size, 16, &span[slot]) == PP_OK);
+            value[slot] = (unsigned) next_random(&worker->state) & 0xffff;
+            require(write_return(&span[slot], value[slot]) == PP_OK);
+        }
+        require(run(&span[slot]) == value[slot]);
+        struct code_place place;
+        require(code_at(span[slot].exec + 8, &place) && place.start == span[slot].exec);
+        if (next_random(&worker->state) % 2 == 0) {
+            require(pool_free(worker->pool, span[slot].exec) == PP_OK);
+            span[slot].exec = 0;
+        }
     }
-    ck_assert_int_eq(pp_pool_verify(pool, &error), PP_OK);
-    pp_pool_stats stats = { .size = sizeof stats };
-    ck_assert_int_eq(pp_pool_get_stats(pool, &stats), PP_OK);
-    printf("wx %d: mode %d, allocator %s, resident %zu, metadata %zu, reason \"%s\"\n", _i, stats.wx,
-           stats.allocator, stats.resident, stats.metadata, stats.wx_reason);
-    ck_assert_uint_eq(stats.spans, 100);
-    for (unsigned i = 0; i < 100; i++)
-        ck_assert_int_eq(pool_free(pool, span[i].exec), PP_OK);
-    ck_assert(!code_at(span[3].exec, &place));
-    ck_assert_int_eq(pool_free(pool, span[3].exec), PP_E_STALE);
-    ck_assert_int_eq(pp_pool_verify(pool, &error), PP_OK);
+    for (unsigned slot = 0; slot < SLOTS; slot++) {
+        if (span[slot].exec != 0)
+            require(pool_free(worker->pool, span[slot].exec) == PP_OK);
+    }
+    return NULL;
+}
+
+START_TEST(threads_share_a_pool)
+{
+    pthread_t threads[4];
+    struct worker workers[4];
+    unsigned first = seed();
+    pp_pool *pool = open_pool((pp_wx) _i);
+    if (pool == NULL)
+        return;
+    for (unsigned i = 0; i < 4; i++) {
+        workers[i] = (struct worker){ pool, (first + i) * 0x9e3779b97f4a7c15u + 1,
+                                      is_emulated() || _i == PP_WX_FLIP ? 1000 : 20000 };
+        ck_assert_int_eq(pthread_create(&threads[i], NULL, work, &workers[i]), 0);
+    }
+    for (unsigned i = 0; i < 4; i++)
+        pthread_join(threads[i], NULL);
+    ck_assert_uint_eq(stats_of(pool).spans, 0);
+    ck_assert_uint_eq(stats_of(pool).used, 0);
+    verify(pool);
+    pp_pool_destroy(pool);
+}
+END_TEST
+
+/* ---- fork ------------------------------------------------------------- */
+
+static int wait_for(pid_t child)
+{
+    int status;
+    ck_assert_int_eq(waitpid(child, &status, 0), child);
+    return status;
+}
+
+static void child_of_parent_with(pp_pool *pool, const struct span *inherited)
+{
+    struct span own;
+    pp_error reason = { .size = sizeof reason };
+    uint8_t *write;
+    require(run(inherited) == 1);
+    require(inherited->region->inherited);
+    require(region_write_begin(inherited->region, inherited->exec, 8, &write, &reason) ==
+            PP_E_UNSUPPORTED);
+    require(take(pool, 64, &own) == PP_OK);
+    require(own.region != inherited->region && !own.region->inherited);
+    require(write_return(&own, 2) == PP_OK && run(&own) == 2);
+    require(pool_free(pool, inherited->exec) == PP_OK);
+    require(pool_free(pool, inherited->exec) == PP_E_STALE);
+    require(run(inherited) == 1);
+    require(pp_pool_verify(pool, NULL) == PP_OK);
+    pp_pool_destroy(pool);
+}
+
+START_TEST(a_child_runs_what_it_inherited_and_writes_its_own)
+{
+    struct span span;
+    pp_pool *pool = open_pool((pp_wx) _i);
+    if (pool == NULL)
+        return;
+    ck_assert_int_eq(take(pool, 64, &span), PP_OK);
+    ck_assert_int_eq(write_return(&span, 1), PP_OK);
+    fflush(NULL);
+    pid_t child = fork();
+    if (child == 0) {
+        child_of_parent_with(pool, &span);
+        _exit(0);
+    }
+    ck_assert_int_eq(wait_for(child), 0);
+    ck_assert_uint_eq(run(&span), 1);
+    ck_assert_int_eq(pool_free(pool, span.exec), PP_OK);
+    verify(pool);
+    pp_pool_destroy(pool);
+}
+END_TEST
+
+/* The parent frees and allocates while the child runs what was freed. */
+START_TEST(a_parent_leaves_alone_what_a_child_may_run)
+{
+    struct span span, other;
+    int to_child[2], to_parent[2];
+    char byte = 'x';
+    pp_pool *pool = open_pool((pp_wx) _i);
+    if (pool == NULL)
+        return;
+    ck_assert_int_eq(take(pool, 64, &span), PP_OK);
+    ck_assert_int_eq(write_return(&span, 1), PP_OK);
+    ck_assert_int_eq(pipe(to_child), 0);
+    ck_assert_int_eq(pipe(to_parent), 0);
+    ck_assert(!fork_has_children());
+    fflush(NULL);
+    pid_t child = fork();
+    if (child == 0) {
+        require(read(to_child[0], &byte, 1) == 1);
+        require(run(&span) == 1);
+        require(write(to_parent[1], &byte, 1) == 1);
+        require(read(to_child[0], &byte, 1) == 1);
+        _exit(0);
+    }
+    ck_assert(fork_has_children());
+    ck_assert_int_eq(pool_free(pool, span.exec), PP_OK);
+    ck_assert_int_eq(pool_free(pool, span.exec), PP_E_STALE);
+    ck_assert_int_eq(take(pool, 64, &other), PP_OK);
+    ck_assert_int_eq(write_return(&other, 9), PP_OK);
+    verify(pool);
+    ck_assert_int_eq(write(to_child[1], &byte, 1), 1);
+    ck_assert_int_eq(read(to_parent[0], &byte, 1), 1);
+    ck_assert_int_eq(write(to_child[1], &byte, 1), 1);
+    ck_assert_int_eq(wait_for(child), 0);
+    ck_assert(!fork_has_children());
+    size_t longest = stats_of(pool).largest_hole;
+    ck_assert_int_eq(pool_free(pool, other.exec), PP_OK);
+    ck_assert_uint_ge(stats_of(pool).largest_hole, longest);
+    ck_assert_int_eq(take(pool, 64, &other), PP_OK);
+    ck_assert_uint_eq(other.exec, span.exec);
+    verify(pool);
+    pp_pool_destroy(pool);
+}
+END_TEST
+
+START_TEST(forks_in_a_storm_of_allocations)
+{
+    pthread_t threads[3];
+    struct worker workers[3];
+    struct span span;
+    unsigned first = seed(), forks = is_emulated() ? 5 : 40;
+    pp_pool *pool = open_pool((pp_wx) _i);
+    if (pool == NULL)
+        return;
+    ck_assert_int_eq(take(pool, 64, &span), PP_OK);
+    ck_assert_int_eq(write_return(&span, 1), PP_OK);
+    for (unsigned i = 0; i < 3; i++) {
+        workers[i] = (struct worker){ pool, (first + i) * 0x9e3779b97f4a7c15u + 1,
+                                      is_emulated() || _i == PP_WX_FLIP ? 1000 : 20000 };
+        ck_assert_int_eq(pthread_create(&threads[i], NULL, work, &workers[i]), 0);
+    }
+    fflush(NULL);
+    for (unsigned i = 0; i < forks; i++) {
+        pid_t child = fork();
+        if (child == 0) {
+            child_of_parent_with(pool, &span);
+            _exit(0);
+        }
+        ck_assert_int_eq(wait_for(child), 0);
+    }
+    for (unsigned i = 0; i < 3; i++)
+        pthread_join(threads[i], NULL);
+    ck_assert_uint_eq(run(&span), 1);
+    ck_assert_int_eq(pool_free(pool, span.exec), PP_OK);
+    ck_assert_uint_eq(stats_of(pool).spans, 0);
+    verify(pool);
     pp_pool_destroy(pool);
 }
 END_TEST
@@ -83,9 +877,41 @@ END_TEST
 int main(void)
 {
     Suite *suite = suite_create("pool");
-    TCase *tests = tcase_create("pool");
-    tcase_add_loop_test(tests, code_runs_and_is_found, PP_WX_AUTO, PP_WX_RWX + 1);
-    suite_add_tcase(suite, tests);
+    TCase *modes = tcase_create("modes");
+    tcase_set_timeout(modes, 30);
+    tcase_add_loop_test(modes, code_runs_is_found_and_goes, PP_WX_AUTO, PP_WX_RWX + 1);
+    tcase_add_loop_test(modes, wrong_frees_are_refused, PP_WX_AUTO, PP_WX_RWX + 1);
+    tcase_add_loop_test(modes, hostile_sizes_are_refused, PP_WX_AUTO, PP_WX_RWX + 1);
+    tcase_add_loop_test(modes, shrunk_spans_give_back_their_tail, PP_WX_AUTO, PP_WX_RWX + 1);
+    tcase_add_loop_test(modes, destroying_gives_everything_back, PP_WX_AUTO, PP_WX_RWX + 1);
+    tcase_add_loop_test(modes, resident_is_exact_and_close_to_what_lives, PP_WX_AUTO,
+                        PP_WX_RWX + 1);
+    tcase_add_loop_test(modes, trimming_gives_back_whole_pages_of_holes, PP_WX_AUTO, PP_WX_RWX + 1);
+    tcase_add_loop_test(modes, threads_share_a_pool, PP_WX_AUTO, PP_WX_RWX + 1);
+    tcase_add_loop_test(modes, a_child_runs_what_it_inherited_and_writes_its_own, PP_WX_AUTO,
+                        PP_WX_RWX + 1);
+    tcase_add_loop_test(modes, a_parent_leaves_alone_what_a_child_may_run, PP_WX_AUTO,
+                        PP_WX_RWX + 1);
+    tcase_add_loop_test(modes, forks_in_a_storm_of_allocations, PP_WX_AUTO, PP_WX_RWX + 1);
+    suite_add_tcase(suite, modes);
+
+    TCase *rest = tcase_create("rest");
+    tcase_set_timeout(rest, 30);
+    tcase_add_test(rest, regions_go_near_the_anchors);
+    tcase_add_test(rest, anchors_that_cannot_be_reached_together_give_a_far_region);
+    tcase_add_test(rest, a_region_has_one_rule_and_its_addresses_keep_it);
+    tcase_add_test(rest, rules_are_validated);
+    tcase_add_test(rest, options_are_validated);
+    tcase_add_test(rest, the_limit_of_a_pool_holds);
+    tcase_add_test(rest, full_regions_are_followed_by_others);
+    tcase_add_test(rest, a_file_size_limit_does_not_kill);
+    tcase_add_test(rest, little_address_space_gives_a_smaller_region);
+    tcase_add_test(rest, no_descriptors_is_a_reason_to_flip);
+    tcase_add_test(rest, a_host_that_closes_all_descriptors_gets_a_status);
+    tcase_add_test(rest, dual_works_where_executable_memory_may_not_be_made);
+    tcase_add_test(rest, damage_is_found);
+    suite_add_tcase(suite, rest);
+
     SRunner *runner = srunner_create(suite);
     srunner_run_all(runner, CK_ENV);
     int failed = srunner_ntests_failed(runner);

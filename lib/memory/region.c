@@ -16,7 +16,7 @@
 
 #include "error.h"
 #include "isa/isa.h"
-#include "memory/pool.h"
+#include "memory/fork.h"
 #include "os/barrier.h"
 #include "os/cache.h"
 #include "os/map.h"
@@ -27,7 +27,7 @@
 #define GUARD ((size_t) 65536)
 #define REGION_MIN ((size_t) 2 << 20)
 
-static bool has_memfd(const struct region *region)
+bool region_has_memfd(const struct region *region)
 {
     return region->wx == PP_WX_DUAL || region->wx == PP_WX_REMAP;
 }
@@ -71,7 +71,7 @@ static void fill_traps(uint8_t *bytes, size_t size)
 static int back_run_locked(struct region *region, size_t first, size_t last)
 {
     size_t page = map_page_size();
-    if (has_memfd(region)) {
+    if (region_has_memfd(region)) {
         int number = memfd_back(&region->memfd, first * page, (last - first) * page);
         if (number != 0)
             return number;
@@ -117,7 +117,7 @@ size_t region_trim(struct region *region)
         for (size_t i = first; i < last; i++) {
             if (!page_is_backed(region, i))
                 continue;
-            int number = has_memfd(region)
+            int number = region_has_memfd(region)
                              ? memfd_unback(&region->memfd, i * page, page)
                              : map_discard(region->code_lo + i * page, page);
             if (number != 0)
@@ -134,7 +134,7 @@ size_t region_trim(struct region *region)
 
 size_t region_resident(struct region *region)
 {
-    size_t code = has_memfd(region) ? memfd_resident(&region->memfd) : SIZE_MAX;
+    size_t code = region_has_memfd(region) ? memfd_resident(&region->memfd) : SIZE_MAX;
     if (code == SIZE_MAX)
         code = map_resident(region->code_lo, code_size(region));
     return code + map_resident(region->literal_lo, region->literal_hi - region->literal_lo);
@@ -185,7 +185,7 @@ pp_status region_write_end(struct region *region, uintptr_t exec, size_t size, p
     int number = 0;
 
     if (region->wx == PP_WX_REMAP) {
-        number = memfd_check(&region->memfd);
+        number = descriptor_check(&region->memfd);
         if (number == 0)
             number = map_shared(region->memfd.fd, lo - region->code_lo, &lo, bytes, MAP_READ_EXEC);
         if (number != 0)
@@ -214,12 +214,75 @@ static void update_room_locked(struct region *region)
     atomic_store_explicit(&region->room, span_space_bound(&region->spans), memory_order_relaxed);
 }
 
+/* Traps over bytes that nobody runs any more. */
+static pp_status zap_locked(struct region *region, uintptr_t exec, size_t size, pp_error *error)
+{
+    uint8_t *write;
+    if (region->inherited || size == 0)
+        return PP_OK;
+    pp_status status = region_write_begin(region, exec, size, &write, error);
+    if (status != PP_OK)
+        return status;
+    fill_traps(write, size);
+    atomic_store_explicit(&region->recycled, true, memory_order_relaxed);
+    return region_write_end(region, exec, size, error);
+}
+
+/*
+ * A child that was forked runs the same pages of the memfd: what it may be running
+ * is neither overwritten nor used again.  Without memory for the list the span
+ * stays where it is for good.
+ */
+static bool defer_locked(struct region *region, size_t offset)
+{
+    if (!region->shared || !fork_has_children()) {
+        region->shared = false;
+        return false;
+    }
+    if (region->limbo_count == region->limbo_capacity) {
+        size_t capacity = region->limbo_capacity * 2 + 64;
+        uint32_t *limbo = pool_meta_alloc(region->pool, capacity * sizeof *limbo);
+        if (limbo == NULL)
+            return true;
+        if (region->limbo_count > 0)
+            memcpy(limbo, region->limbo, region->limbo_count * sizeof *limbo);
+        pool_meta_free(region->pool, region->limbo, region->limbo_capacity * sizeof *limbo);
+        region->limbo = limbo;
+        region->limbo_capacity = capacity;
+    }
+    region->limbo[region->limbo_count++] = (uint32_t) (offset >> SPAN_GRANULE_SHIFT);
+    return true;
+}
+
+static void settle_locked(struct region *region)
+{
+    if (region->limbo_count == 0 || fork_has_children())
+        return;
+    region->shared = false;
+    for (size_t i = 0; i < region->limbo_count; i++) {
+        size_t offset = (size_t) region->limbo[i] << SPAN_GRANULE_SHIFT;
+        size_t size = span_space_extent(&region->spans, offset);
+        if (zap_locked(region, region->code_lo + offset, size, NULL) == PP_OK)
+            span_space_reclaim(&region->spans, offset);
+    }
+    region->limbo_count = 0;
+    update_room_locked(region);
+}
+
+void region_settle(struct region *region)
+{
+    pthread_mutex_lock(&region->lock);
+    settle_locked(region);
+    pthread_mutex_unlock(&region->lock);
+}
+
 pp_status region_alloc(struct region *region, size_t size, size_t align, uintptr_t *exec,
                        pp_error *error)
 {
     struct span_slot slot;
     pp_status status = PP_OK;
     pthread_mutex_lock(&region->lock);
+    settle_locked(region);
     switch (span_space_find(&region->spans, size, align, &slot)) {
     case SPAN_FULL:
         status = PP_E_NOMEM;
@@ -241,18 +304,18 @@ pp_status region_alloc(struct region *region, size_t size, size_t align, uintptr
     return status;
 }
 
-/* Traps over bytes that nobody runs any more. */
-static pp_status zap_locked(struct region *region, uintptr_t exec, size_t size, pp_error *error)
+static pp_status release_locked(struct region *region, const struct span_info *info,
+                                pp_error *error)
 {
-    uint8_t *write;
-    if (region->inherited || size == 0)
+    settle_locked(region);
+    if (defer_locked(region, info->start)) {
+        span_space_retire(&region->spans, info->start);
         return PP_OK;
-    pp_status status = region_write_begin(region, exec, size, &write, error);
-    if (status != PP_OK)
-        return status;
-    fill_traps(write, size);
-    atomic_store_explicit(&region->recycled, true, memory_order_relaxed);
-    return region_write_end(region, exec, size, error);
+    }
+    pp_status status = zap_locked(region, region->code_lo + info->start, info->extent, error);
+    if (status == PP_OK)
+        span_space_free(&region->spans, info->start);
+    return status;
 }
 
 pp_status region_free(struct region *region, uintptr_t exec, size_t *bytes, pp_error *error)
@@ -266,9 +329,8 @@ pp_status region_free(struct region *region, uintptr_t exec, size_t *bytes, pp_e
     else if (info.start != offset)
         error_set(error, status, "the address is %zu bytes into a span", offset - info.start);
     else
-        status = zap_locked(region, exec, info.extent, error);
+        status = release_locked(region, &info, error);
     if (status == PP_OK) {
-        span_space_free(&region->spans, offset);
         update_room_locked(region);
         *bytes = info.extent;
     }
@@ -357,7 +419,7 @@ static pp_status map_parts(struct region *region, pp_error *error)
 {
     pp_status status;
     int number;
-    if (has_memfd(region)) {
+    if (region_has_memfd(region)) {
         status = map_memfd(region, error);
     } else if (region->wx == PP_WX_FLIP) {
         status = map_flip(region, error);
@@ -377,29 +439,40 @@ static void unmap_parts(struct region *region)
     /* In a child the write view is not there, and the addresses may be somebody else's. */
     if (region->write_delta != 0 && !region->inherited)
         map_unmap(region->code_lo + (uintptr_t) region->write_delta, code_size(region));
-    memfd_close(&region->memfd);
+    descriptor_close(&region->memfd);
     map_unmap(region->base, region->limit - region->base);
 }
 
+static pp_status map_at(struct region *region, uintptr_t base, size_t size, pp_error *error)
+{
+    region->write_delta = 0;
+    lay_out(region, base, size);
+    pp_status status = map_parts(region, error);
+    if (status != PP_OK)
+        unmap_parts(region);
+    return status;
+}
+
 /* Best place first; a place that was taken meanwhile is no failure. */
-static pp_status map_somewhere(struct region *region, struct placement *placement, size_t size,
-                               bool near, pp_error *error)
+static pp_status map_in_gap(struct region *region, struct placement *placement, size_t size,
+                            bool near, pp_error *error)
 {
     uintptr_t base;
     while (placement_take(placement, size, near, &base)) {
         int number = map_reserve(base, size);
         if (number == EEXIST)
             continue;
-        if (number != 0)
-            return refused(error, "mmap", number);
-        region->write_delta = 0;
-        lay_out(region, base, size);
-        pp_status status = map_parts(region, error);
-        if (status != PP_OK)
-            unmap_parts(region);
-        return status;
+        return number == 0 ? map_at(region, base, size, error) : refused(error, "mmap", number);
     }
     return error_set(error, PP_E_NOMEM, "no gap of %zu bytes%s", size, near ? " is near" : "");
+}
+
+/* Where the mappings cannot be read, the kernel chooses. */
+static pp_status map_anywhere(struct region *region, size_t size, pp_error *error)
+{
+    uintptr_t base;
+    int number = map_reserve_anywhere(size, PLACEMENT_ALIGN, &base);
+    return number == 0 ? map_at(region, base, size, error) : refused(error, "mmap", number);
 }
 
 /* Near and large, near and smaller, far and large, far and smaller. */
@@ -410,11 +483,11 @@ static pp_status map_region(struct region *region, const struct frame_rule *rule
     for (int far = 0; far <= 1 && status == PP_E_NOMEM; far++) {
         for (size_t size = want; size >= REGION_MIN && status == PP_E_NOMEM; size /= 2) {
             struct placement placement;
-            int number = placement_open(&placement, anchors, rule, size);
-            if (number != 0)
-                return refused(error, "open(/proc/self/maps)", number);
             size &= -PLACEMENT_ALIGN;
-            status = map_somewhere(region, &placement, size, !far, error);
+            if (placement_open(&placement, anchors, rule, size) == 0)
+                status = map_in_gap(region, &placement, size, !far, error);
+            else if (far)
+                status = map_anywhere(region, size, error);
         }
     }
     region->near = placement_is_near(anchors, region->base, region->limit);
@@ -449,8 +522,9 @@ static bool init_bookkeeping(struct region *region)
 
 static void fini_bookkeeping(struct region *region)
 {
-    if (region->spans.chunks != NULL)
+    if (region->spans.starts.chunks != NULL)
         span_space_fini(&region->spans);
+    pool_meta_free(region->pool, region->limbo, region->limbo_capacity * sizeof *region->limbo);
     pool_meta_free(region->pool, region->backed, backed_bytes(region));
 }
 
@@ -496,7 +570,7 @@ static const char *verify_backing(const struct region *region)
     size_t page = map_page_size(), pages = code_size(region) / page, backed = 0;
     for (size_t i = 0; i < pages; i++)
         backed += page_is_backed(region, i);
-    if (has_memfd(region) && memfd_resident(&region->memfd) != SIZE_MAX &&
+    if (region_has_memfd(region) && memfd_resident(&region->memfd) != SIZE_MAX &&
         memfd_resident(&region->memfd) != backed * page)
         return "the pages behind the memfd are not those that were asked for";
     return NULL;

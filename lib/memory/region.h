@@ -40,11 +40,14 @@ struct region {
     pthread_mutex_t lock;         /* guards changes of spans, islands */
     struct span_space spans;      /* offsets from code_lo */
     atomic_size_t room;           /* no hole is longer; a hint, for looking without the lock */
-    struct memfd memfd;           /* PP_WX_DUAL, PP_WX_REMAP */
+    struct descriptor memfd;      /* PP_WX_DUAL, PP_WX_REMAP */
     pthread_mutex_t back_lock;    /* guards changes of `backed`; taken after `lock` */
     _Atomic uint64_t *backed;     /* a bit for each page of the executable view: memory is behind
                                      it, and traps are wherever no span was written */
     atomic_bool recycled;         /* some address has been given back */
+    bool shared;                  /* a child may be running what is in the memfd; guarded by lock */
+    uint32_t *limbo;              /* starts of spans freed while `shared`, in granules; lock */
+    size_t limbo_count, limbo_capacity;
     void *link;                   /* the island table of lib/link, guarded by lock */
     void *unwind;                 /* registrations with other unwinders */
 };
@@ -59,6 +62,9 @@ pp_status region_create(pp_pool *pool, pp_wx wx, const struct frame_rule *rule,
                         pp_error *error);
 void region_destroy(struct region *region);
 
+/* Its code is in a memfd, and a child shares it. */
+bool region_has_memfd(const struct region *region);
+
 /* One span.  PP_E_NOMEM without a reason: no hole is long enough. */
 pp_status region_alloc(struct region *region, size_t size, size_t align, uintptr_t *exec,
                        pp_error *error);
@@ -66,6 +72,12 @@ pp_status region_alloc(struct region *region, size_t size, size_t align, uintptr
 /* PP_E_STALE: no live span starts there.  *bytes receives what was given back. */
 pp_status region_free(struct region *region, uintptr_t exec, size_t *bytes, pp_error *error);
 pp_status region_shrink(struct region *region, uintptr_t exec, size_t size, size_t *bytes);
+
+/*
+ * Spans that were freed while a child might run them become holes, if no such
+ * child is left.
+ */
+void region_settle(struct region *region);
 
 /* Give back the pages that lie wholly in holes.  Bytes. */
 size_t region_trim(struct region *region);

@@ -36,15 +36,6 @@
 
 #include <string.h>
 
-#define BUCKET_SHIFT 7
-#define CHUNK_BUCKETS (SPAN_CHUNK_UNITS >> BUCKET_SHIFT)
-
-struct span_chunk {
-    _Atomic uint64_t starts[SPAN_CHUNK_WORDS];
-    _Atomic uint64_t filled[SPAN_CHUNK_WORDS / 64]; /* a bit: the word of starts is not 0 */
-    _Atomic uint32_t heads[CHUNK_BUCKETS];          /* chains of records */
-};
-
 struct span_record {
     _Atomic uint64_t place, body;
 };
@@ -189,167 +180,24 @@ static uint32_t record_take(struct span_space *space)
     return index;
 }
 
-/* ---- chunks: starts and chains ---------------------------------------- */
-
-static struct span_chunk *chunk_at(const struct span_space *space, uint32_t unit)
-{
-    return atomic_load_explicit(&space->chunks[unit >> SPAN_CHUNK_SHIFT], memory_order_acquire);
-}
+/* ---- chains ----------------------------------------------------------- */
 
 static bool chunk_prepare(struct span_space *space, uint32_t unit)
 {
-    if (unit >= space->units || chunk_at(space, unit) != NULL)
+    if (unit >= space->starts.units || starts_chunk(&space->starts, unit) != NULL)
         return true;
-    struct span_chunk *chunk = space->memory.alloc(space->memory.context, sizeof *chunk);
+    struct starts_chunk *chunk = space->memory.alloc(space->memory.context, sizeof *chunk);
     if (chunk == NULL)
         return false;
-    atomic_store_explicit(&space->chunks[unit >> SPAN_CHUNK_SHIFT], chunk, memory_order_release);
+    atomic_store_explicit(&space->starts.chunks[unit >> STARTS_CHUNK_SHIFT], chunk,
+                          memory_order_release);
     return true;
-}
-
-static uint64_t word_get(const _Atomic uint64_t *word)
-{
-    return atomic_load_explicit(word, memory_order_relaxed);
-}
-
-/* Only writers change words, one at a time: no read-modify-write is needed. */
-static void bit_set(_Atomic uint64_t *words, uint32_t bit)
-{
-    _Atomic uint64_t *word = &words[bit / 64];
-    atomic_store_explicit(word, word_get(word) | 1ull << bit % 64, memory_order_release);
-}
-
-/* True if the word is zero now. */
-static bool bit_clear(_Atomic uint64_t *words, uint32_t bit)
-{
-    _Atomic uint64_t *word = &words[bit / 64];
-    uint64_t value = word_get(word) & ~(1ull << bit % 64);
-    atomic_store_explicit(word, value, memory_order_release);
-    return value == 0;
-}
-
-static void start_set(struct span_space *space, uint32_t unit)
-{
-    struct span_chunk *chunk = chunk_at(space, unit);
-    uint32_t local = unit & (SPAN_CHUNK_UNITS - 1);
-    bit_set(chunk->starts, local);
-    bit_set(chunk->filled, local / 64);
-    bit_set(space->chunk_filled, unit >> SPAN_CHUNK_SHIFT);
-}
-
-static void start_clear(struct span_space *space, uint32_t unit)
-{
-    struct span_chunk *chunk = chunk_at(space, unit);
-    uint32_t local = unit & (SPAN_CHUNK_UNITS - 1);
-    if (!bit_clear(chunk->starts, local) || !bit_clear(chunk->filled, local / 64))
-        return;
-    for (unsigned i = 0; i < SPAN_CHUNK_WORDS / 64; i++) {
-        if (word_get(&chunk->filled[i]) != 0)
-            return;
-    }
-    bit_clear(space->chunk_filled, unit >> SPAN_CHUNK_SHIFT);
-}
-
-#define NOT_FOUND UINT32_MAX
-
-/* The highest set bit at or below `from`. */
-static uint32_t bits_before(const _Atomic uint64_t *words, uint32_t from)
-{
-    uint32_t index = from / 64;
-    uint64_t word = word_get(&words[index]) & (UINT64_MAX >> (63 - from % 64));
-    while (word == 0) {
-        if (index == 0)
-            return NOT_FOUND;
-        word = word_get(&words[--index]);
-    }
-    return index * 64 + 63 - (uint32_t) __builtin_clzll(word);
-}
-
-/* The lowest set bit from `from` on, below `end`. */
-static uint32_t bits_after(const _Atomic uint64_t *words, uint32_t from, uint32_t end)
-{
-    if (from >= end)
-        return NOT_FOUND;
-    uint32_t index = from / 64;
-    uint64_t word = word_get(&words[index]) & UINT64_MAX << from % 64;
-    while (word == 0) {
-        if (++index * 64 >= end)
-            return NOT_FOUND;
-        word = word_get(&words[index]);
-    }
-    return index * 64 + (uint32_t) __builtin_ctzll(word);
-}
-
-/* A summary bit may outlive its word for a moment: then the search goes on. */
-static uint32_t chunk_before(const struct span_chunk *chunk, uint32_t local)
-{
-    uint32_t index = local / 64;
-    uint64_t word = word_get(&chunk->starts[index]) & (UINT64_MAX >> (63 - local % 64));
-    while (word == 0) {
-        if (index == 0)
-            return NOT_FOUND;
-        index = bits_before(chunk->filled, index - 1);
-        if (index == NOT_FOUND)
-            return NOT_FOUND;
-        word = word_get(&chunk->starts[index]);
-    }
-    return index * 64 + 63 - (uint32_t) __builtin_clzll(word);
-}
-
-static uint32_t chunk_after(const struct span_chunk *chunk, uint32_t local)
-{
-    uint32_t index = local / 64;
-    uint64_t word = word_get(&chunk->starts[index]) & UINT64_MAX << local % 64;
-    while (word == 0) {
-        index = bits_after(chunk->filled, index + 1, SPAN_CHUNK_WORDS);
-        if (index == NOT_FOUND)
-            return NOT_FOUND;
-        word = word_get(&chunk->starts[index]);
-    }
-    return index * 64 + (uint32_t) __builtin_ctzll(word);
-}
-
-/* The start of the extent that holds `unit`. */
-static uint32_t start_before(const struct span_space *space, uint32_t unit)
-{
-    uint32_t index = unit >> SPAN_CHUNK_SHIFT;
-    uint32_t local = unit & (SPAN_CHUNK_UNITS - 1);
-    for (;;) {
-        const struct span_chunk *chunk = chunk_at(space, index << SPAN_CHUNK_SHIFT);
-        uint32_t found = chunk == NULL ? NOT_FOUND : chunk_before(chunk, local);
-        if (found != NOT_FOUND)
-            return (index << SPAN_CHUNK_SHIFT) + found;
-        if (index == 0)
-            return NOT_FOUND;
-        index = bits_before(space->chunk_filled, index - 1);
-        if (index == NOT_FOUND)
-            return NOT_FOUND;
-        local = SPAN_CHUNK_UNITS - 1;
-    }
-}
-
-/* The first start at or after `unit`, or the end of the range. */
-static uint32_t start_after(const struct span_space *space, uint32_t unit)
-{
-    if (unit >= space->units)
-        return space->units;
-    uint32_t index = unit >> SPAN_CHUNK_SHIFT;
-    uint32_t local = unit & (SPAN_CHUNK_UNITS - 1);
-    for (;;) {
-        const struct span_chunk *chunk = chunk_at(space, index << SPAN_CHUNK_SHIFT);
-        uint32_t found = chunk == NULL ? NOT_FOUND : chunk_after(chunk, local);
-        if (found != NOT_FOUND)
-            return (index << SPAN_CHUNK_SHIFT) + found;
-        index = bits_after(space->chunk_filled, index + 1, space->chunk_count);
-        if (index == NOT_FOUND)
-            return space->units;
-        local = 0;
-    }
 }
 
 static _Atomic uint32_t *chain_head(const struct span_space *space, uint32_t unit)
 {
-    return &chunk_at(space, unit)->heads[(unit & (SPAN_CHUNK_UNITS - 1)) >> BUCKET_SHIFT];
+    return &starts_chunk(&space->starts, unit)
+                ->heads[(unit & (STARTS_CHUNK_UNITS - 1)) >> STARTS_BUCKET_SHIFT];
 }
 
 /* The record of the extent that starts at `unit`, or 0.  Safe without the lock. */
@@ -363,7 +211,7 @@ static uint32_t chain_find(const struct span_space *space, uint32_t unit)
         uint32_t start = start_of(space, place);
         if (start == unit)
             return index;
-        bool moved = place_offset(place) == NO_OFFSET || start >> BUCKET_SHIFT != unit >> BUCKET_SHIFT;
+        bool moved = place_offset(place) == NO_OFFSET || start >> STARTS_BUCKET_SHIFT != unit >> STARTS_BUCKET_SHIFT;
         index = moved ? atomic_load_explicit(head, memory_order_acquire) : place_next(place);
     }
     return 0;
@@ -377,13 +225,13 @@ static void extent_insert(struct span_space *space, uint32_t index, uint32_t uni
     uint32_t next = atomic_load_explicit(head, memory_order_relaxed);
     place_set(space, index, place_pack((unit << space->shift) | slack, next, generation));
     atomic_store_explicit(head, index, memory_order_release);
-    start_set(space, unit);
+    starts_set(&space->starts, unit);
 }
 
 /* It is merged into the one before it. */
 static void extent_remove(struct span_space *space, uint32_t index, uint32_t unit)
 {
-    start_clear(space, unit);
+    starts_clear(&space->starts, unit);
     _Atomic uint32_t *head = chain_head(space, unit);
     uint32_t next = place_next(place_get(space, index));
     uint32_t at = atomic_load_explicit(head, memory_order_relaxed);
@@ -475,7 +323,7 @@ static void search_bin(const struct span_space *space, unsigned bin, uint32_t li
     uint32_t index = space->bins[bin];
     for (uint32_t i = 0; i < limit && index != 0; i++) {
         uint32_t start = start_of(space, place_get(space, index));
-        uint32_t length = bin < SPAN_EXACT_BINS ? bin : start_after(space, start + 1) - start;
+        uint32_t length = bin < SPAN_EXACT_BINS ? bin : starts_after(&space->starts, start + 1) - start;
         uint32_t at = round_up(start, search->align);
         if (at - start + search->units <= length &&
             (search->hole == 0 || length < search->length ||
@@ -526,7 +374,7 @@ enum span_find span_space_find(struct span_space *space, size_t size, size_t ali
         .units = (uint32_t) ((size + unit - 1) >> space->shift),
         .align = align <= unit ? 1 : (uint32_t) (align >> space->shift),
     };
-    if (search.units > space->units || !search_run(space, &search))
+    if (search.units > space->starts.units || !search_run(space, &search))
         return SPAN_FULL;
     if (!record_prepare(space, 2) || !chunk_prepare(space, search.start) ||
         !chunk_prepare(space, search.start + search.units))
@@ -546,7 +394,7 @@ static uint32_t generation_next(struct span_space *space)
 size_t span_space_take(struct span_space *space, const struct span_slot *slot)
 {
     uint32_t first = start_of(space, place_get(space, slot->hole));
-    uint32_t end = start_after(space, first + 1);
+    uint32_t end = starts_after(&space->starts, first + 1);
     uint32_t after = slot->start + slot->units;
     uint32_t slack = (uint32_t) (((size_t) slot->units << space->shift) - slot->size);
     uint32_t generation = generation_next(space);
@@ -578,17 +426,17 @@ size_t span_space_take(struct span_space *space, const struct span_slot *slot)
 
 bool span_space_at(const struct span_space *space, size_t offset, struct span_info *info)
 {
-    if (offset >> space->shift >= space->units)
+    if (offset >> space->shift >= space->starts.units)
         return false;
     uint32_t unit = (uint32_t) (offset >> space->shift);
     for (;;) {
-        uint32_t start = start_before(space, unit);
-        uint32_t index = start == NOT_FOUND ? 0 : chain_find(space, start);
+        uint32_t start = starts_before(&space->starts, unit);
+        uint32_t index = start == STARTS_NONE ? 0 : chain_find(space, start);
         if (index == 0)
             return false;
         const struct span_record *record = record_at(space, index);
         uint64_t place = atomic_load_explicit(&record->place, memory_order_acquire);
-        uint32_t end = start_after(space, start + 1);
+        uint32_t end = starts_after(&space->starts, start + 1);
         uint64_t body = atomic_load_explicit(&record->body, memory_order_acquire);
         if (atomic_load_explicit(&record->place, memory_order_relaxed) != place ||
             start_of(space, place) != start)
@@ -608,11 +456,9 @@ bool span_space_at(const struct span_space *space, size_t offset, struct span_in
 static uint32_t live_find(const struct span_space *space, size_t offset)
 {
     uint32_t unit = (uint32_t) (offset >> space->shift);
-    if (offset >> space->shift >= space->units || (size_t) unit << space->shift != offset)
+    if (offset >> space->shift >= space->starts.units || (size_t) unit << space->shift != offset)
         return 0;
-    const struct span_chunk *chunk = chunk_at(space, unit);
-    uint32_t local = unit & (SPAN_CHUNK_UNITS - 1);
-    if (chunk == NULL || !(word_get(&chunk->starts[local / 64]) >> local % 64 & 1))
+    if (!starts_test(&space->starts, unit))
         return 0;
     uint32_t index = chain_find(space, unit);
     return index != 0 && place_is_live(place_get(space, index)) ? index : 0;
@@ -638,34 +484,47 @@ static bool is_hole(const struct span_space *space, uint32_t index)
 /* [unit, end) is an extent of its own and in no bin: join it with the hole after it. */
 static uint32_t join_after(struct span_space *space, uint32_t end)
 {
-    if (end >= space->units)
+    if (end >= space->starts.units)
         return end;
     uint32_t index = chain_find(space, end);
     if (!is_hole(space, index))
         return end;
-    uint32_t end_after = start_after(space, end + 1);
+    uint32_t end_after = starts_after(&space->starts, end + 1);
     bin_remove(space, index, end_after - end);
     extent_remove(space, index, end);
     return end_after;
 }
 
-bool span_space_free(struct span_space *space, size_t offset)
+bool span_space_retire(struct span_space *space, size_t offset)
 {
     uint32_t index = live_find(space, offset);
     if (index == 0)
         return false;
     uint32_t start = (uint32_t) (offset >> space->shift);
-    uint32_t end = start_after(space, start + 1);
+    uint32_t end = starts_after(&space->starts, start + 1);
     uint64_t place = place_get(space, index);
     size_t bytes = (size_t) (end - start) << space->shift;
     space->spans--;
     space->used -= bytes;
     space->requested -= bytes - (place_offset(place) & ((1u << space->shift) - 1));
-
     place_set(space, index, place_pack(start << space->shift, place_next(place), 0));
-    end = join_after(space, end);
+    body_set(space, index, BODY_HELD);
+    return true;
+}
+
+size_t span_space_extent(const struct span_space *space, size_t offset)
+{
+    uint32_t unit = (uint32_t) (offset >> space->shift);
+    return (size_t) (starts_after(&space->starts, unit + 1) - unit) << space->shift;
+}
+
+void span_space_reclaim(struct span_space *space, size_t offset)
+{
+    uint32_t start = (uint32_t) (offset >> space->shift);
+    uint32_t index = chain_find(space, start);
+    uint32_t end = join_after(space, starts_after(&space->starts, start + 1));
     if (start > 0) {
-        uint32_t before = start_before(space, start - 1);
+        uint32_t before = starts_before(&space->starts, start - 1);
         uint32_t other = chain_find(space, before);
         if (is_hole(space, other)) {
             bin_remove(space, other, start - before);
@@ -675,6 +534,13 @@ bool span_space_free(struct span_space *space, size_t offset)
         }
     }
     bin_insert(space, index, end - start);
+}
+
+bool span_space_free(struct span_space *space, size_t offset)
+{
+    if (!span_space_retire(space, offset))
+        return false;
+    span_space_reclaim(space, offset);
     return true;
 }
 
@@ -684,7 +550,7 @@ bool span_space_shrink(struct span_space *space, size_t offset, size_t size)
     if (index == 0 || size == 0)
         return false;
     uint32_t start = (uint32_t) (offset >> space->shift);
-    uint32_t end = start_after(space, start + 1);
+    uint32_t end = starts_after(&space->starts, start + 1);
     uint64_t place = place_get(space, index);
     size_t unit = (size_t) 1 << space->shift;
     size_t bytes = (size_t) (end - start) << space->shift;
@@ -718,17 +584,17 @@ bool span_space_init(struct span_space *space, size_t size, unsigned shift,
     memset(space, 0, sizeof *space);
     space->memory = *memory;
     space->shift = shift;
-    space->units = (uint32_t) (size >> shift);
-    space->chunk_count = (space->units + SPAN_CHUNK_UNITS - 1) >> SPAN_CHUNK_SHIFT;
+    space->starts.units = (uint32_t) (size >> shift);
+    space->starts.chunk_count = (space->starts.units + STARTS_CHUNK_UNITS - 1) >> STARTS_CHUNK_SHIFT;
     space->record_count = 1;
-    space->chunks = memory->alloc(memory->context, space->chunk_count * sizeof *space->chunks);
-    if (space->chunks == NULL || !record_prepare(space, 1) || !chunk_prepare(space, 0)) {
+    space->starts.chunks = memory->alloc(memory->context, space->starts.chunk_count * sizeof *space->starts.chunks);
+    if (space->starts.chunks == NULL || !record_prepare(space, 1) || !chunk_prepare(space, 0)) {
         span_space_fini(space);
         return false;
     }
     uint32_t index = record_take(space);
     extent_insert(space, index, 0, 0, 0);
-    bin_insert(space, index, space->units);
+    bin_insert(space, index, space->starts.units);
     return true;
 }
 
@@ -745,13 +611,13 @@ void span_space_fini(struct span_space *space)
         if (table != NULL)
             memory->free(memory->context, table, sizeof *table);
     }
-    for (uint32_t i = 0; space->chunks != NULL && i < space->chunk_count; i++) {
-        struct span_chunk *chunk = atomic_load(&space->chunks[i]);
+    for (uint32_t i = 0; space->starts.chunks != NULL && i < space->starts.chunk_count; i++) {
+        struct starts_chunk *chunk = atomic_load(&space->starts.chunks[i]);
         if (chunk != NULL)
             memory->free(memory->context, chunk, sizeof *chunk);
     }
-    if (space->chunks != NULL)
-        memory->free(memory->context, space->chunks, space->chunk_count * sizeof *space->chunks);
+    if (space->starts.chunks != NULL)
+        memory->free(memory->context, space->starts.chunks, space->starts.chunk_count * sizeof *space->starts.chunks);
     memset(space, 0, sizeof *space);
 }
 
@@ -762,11 +628,11 @@ bool span_space_hold(struct span_space *space, size_t offset, size_t size)
     uint32_t hole = chain_find(space, 0);
     if (!record_prepare(space, 2) || !chunk_prepare(space, start) || !chunk_prepare(space, end))
         return false;
-    bin_remove(space, hole, space->units);
-    if (end < space->units) {
+    bin_remove(space, hole, space->starts.units);
+    if (end < space->starts.units) {
         uint32_t rest = record_take(space);
         extent_insert(space, rest, end, 0, 0);
-        bin_insert(space, rest, space->units - end);
+        bin_insert(space, rest, space->starts.units - end);
     }
     if (start > 0) {
         uint32_t index = record_take(space);
@@ -808,7 +674,7 @@ size_t span_space_largest(const struct span_space *space)
     for (uint32_t index = space->bins[bin]; index != 0;
          index = links_next(body_get(space, index))) {
         uint32_t start = start_of(space, place_get(space, index));
-        uint32_t length = start_after(space, start + 1) - start;
+        uint32_t length = starts_after(&space->starts, start + 1) - start;
         if (length > longest)
             longest = length;
     }
@@ -817,9 +683,9 @@ size_t span_space_largest(const struct span_space *space)
 
 bool span_space_next_hole(const struct span_space *space, size_t *offset, size_t *size)
 {
-    uint32_t unit = start_after(space, (uint32_t) (*offset >> space->shift));
-    while (unit < space->units) {
-        uint32_t end = start_after(space, unit + 1);
+    uint32_t unit = starts_after(&space->starts, (uint32_t) (*offset >> space->shift));
+    while (unit < space->starts.units) {
+        uint32_t end = starts_after(&space->starts, unit + 1);
         if (is_hole(space, chain_find(space, unit))) {
             *offset = (size_t) unit << space->shift;
             *size = (size_t) (end - unit) << space->shift;
@@ -844,7 +710,7 @@ static const char *verify_bins(const struct span_space *space, uint32_t *holes)
                 return "a bin holds something that is not a hole";
             if (links_previous(body) != previous)
                 return "a bin's list is broken";
-            if (bin_of(start_after(space, start + 1) - start) != bin)
+            if (bin_of(starts_after(&space->starts, start + 1) - start) != bin)
                 return "a hole is in the wrong bin";
             if (++*holes > space->record_count)
                 return "a bin's list has a loop";
@@ -859,33 +725,16 @@ static const char *verify_bins(const struct span_space *space, uint32_t *holes)
     return NULL;
 }
 
-static const char *verify_summaries(const struct span_space *space)
-{
-    for (uint32_t i = 0; i < space->chunk_count; i++) {
-        const struct span_chunk *chunk = chunk_at(space, i << SPAN_CHUNK_SHIFT);
-        bool any = false;
-        for (uint32_t word = 0; chunk != NULL && word < SPAN_CHUNK_WORDS; word++) {
-            bool filled = word_get(&chunk->starts[word]) != 0;
-            if ((word_get(&chunk->filled[word / 64]) >> word % 64 & 1) != filled)
-                return "the summary of a chunk is wrong";
-            any |= filled;
-        }
-        if ((word_get(&space->chunk_filled[i / 64]) >> i % 64 & 1) != any)
-            return "the summary of the chunks is wrong";
-    }
-    return NULL;
-}
-
 const char *span_space_verify(const struct span_space *space)
 {
     size_t spans = 0, used = 0, requested = 0;
     uint32_t holes = 0, extents = 0, binned = 0;
     bool after_hole = false;
-    if (start_after(space, 0) != 0)
+    if (starts_after(&space->starts, 0) != 0)
         return "no extent begins at the start of the range";
-    for (uint32_t unit = 0, end; unit < space->units; unit = end) {
-        end = start_after(space, unit + 1);
-        if (start_before(space, end - 1) != unit)
+    for (uint32_t unit = 0, end; unit < space->starts.units; unit = end) {
+        end = starts_after(&space->starts, unit + 1);
+        if (starts_before(&space->starts, end - 1) != unit)
             return "the two directions of the bitmap disagree";
         uint32_t index = chain_find(space, unit);
         if (index == 0)
@@ -913,5 +762,5 @@ const char *span_space_verify(const struct span_space *space)
     const char *broken = verify_bins(space, &binned);
     if (broken == NULL && binned != holes)
         broken = "a hole is in no bin";
-    return broken != NULL ? broken : verify_summaries(space);
+    return broken != NULL ? broken : starts_verify(&space->starts);
 }

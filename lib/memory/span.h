@@ -18,6 +18,8 @@
 #ifndef MEMORY_SPAN_H
 #define MEMORY_SPAN_H
 
+#include "memory/starts.h"
+
 #include <stdatomic.h>
 #include <stdbool.h>
 #include <stddef.h>
@@ -28,10 +30,6 @@
 #define SPAN_GENERATION_BITS 20
 #define SPAN_SPACE_MAX (((size_t) 1 << 30) - 65536) /* bytes; offsets are 30 bits */
 
-#define SPAN_CHUNK_SHIFT 14 /* units whose starts are kept together */
-#define SPAN_CHUNK_UNITS (1u << SPAN_CHUNK_SHIFT)
-#define SPAN_CHUNK_WORDS (SPAN_CHUNK_UNITS / 64)
-#define SPAN_MAX_CHUNKS (1u << (30 - SPAN_GRANULE_SHIFT - SPAN_CHUNK_SHIFT))
 #define SPAN_EXACT_BINS 1024
 #define SPAN_BINS (SPAN_EXACT_BINS + 16 * 8)
 
@@ -42,16 +40,12 @@ struct span_memory {
     void *context;
 };
 
-struct span_chunk;
 struct span_record_table;
 
 struct span_space {
     struct span_memory memory;
     unsigned shift;              /* log2 of the bytes in a unit */
-    uint32_t units;              /* length of the range */
-    uint32_t chunk_count;
-    _Atomic(struct span_chunk *) *chunks;              /* NULL: no extent starts there */
-    _Atomic uint64_t chunk_filled[SPAN_MAX_CHUNKS / 64]; /* a bit: some extent starts in the chunk */
+    struct starts starts;
     _Atomic(struct span_record_table *) tables[64];    /* records, by the top bits of their index */
     uint32_t record_count;       /* records that ever were in use; index 0 never is */
     uint32_t record_spare;       /* list of records that are not in use, through `body` */
@@ -103,6 +97,16 @@ bool span_space_at(const struct span_space *space, size_t offset, struct span_in
 
 /* The span that starts at `offset` goes.  False, and nothing changed: none does. */
 bool span_space_free(struct span_space *space, size_t offset);
+
+/*
+ * The same in two steps: after the first it is no span any more but keeps its
+ * place, the second makes a hole of it.
+ */
+bool span_space_retire(struct span_space *space, size_t offset);
+void span_space_reclaim(struct span_space *space, size_t offset);
+
+/* Bytes from `offset` to the next start. */
+size_t span_space_extent(const struct span_space *space, size_t offset);
 
 /*
  * Cut the span at `offset` to `size` bytes, at least 1 and at most what it was.

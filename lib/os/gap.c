@@ -154,6 +154,8 @@ size_t gap_scan(struct gap *gaps, size_t capacity, size_t size, uintptr_t center
     if (fd >= 0)
         close(fd);
     errno = saved;
+    if (*number == 0 && scan.end == LOWEST)
+        *number = ENOENT; /* an empty file: some emulators fail that way */
     if (*number != 0)
         return 0;
     shorten(&scan.loader.hi, scan.loader.lo, LOADER_MARGIN);

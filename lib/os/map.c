@@ -59,6 +59,21 @@ int map_reserve(uintptr_t base, size_t size)
     return number;
 }
 
+int map_reserve_anywhere(size_t size, size_t align, uintptr_t *base)
+{
+    uintptr_t lo = 0;
+    int number = map(&lo, size + align, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1,
+                     0);
+    if (number != 0)
+        return number;
+    *base = (lo + align - 1) & -align;
+    if (*base > lo)
+        map_unmap(lo, *base - lo);
+    if (lo + align > *base)
+        map_unmap(*base + size, lo + align - *base);
+    return 0;
+}
+
 int map_private(uintptr_t base, size_t size, enum map_protection protection)
 {
     return map(&base, size, prot_of(protection),

@@ -21,6 +21,9 @@ size_t map_page_size(void);
  */
 int map_reserve(uintptr_t base, size_t size);
 
+/* The same at a multiple of `align` that the kernel chooses. */
+int map_reserve_anywhere(size_t size, size_t align, uintptr_t *base);
+
 /* Private zero pages over a part of a reservation. */
 int map_private(uintptr_t base, size_t size, enum map_protection protection);
 

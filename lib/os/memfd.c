@@ -28,71 +28,42 @@ static int create(void)
     return fd;
 }
 
-static int identify(int fd, struct stat *status)
-{
-    return fstat(fd, status) == 0 ? 0 : errno;
-}
-
-static int fail(struct memfd *memfd, const char **call, const char *name, int number, int saved)
+static int fail(int fd, const char **call, const char *name, int number, int saved)
 {
     *call = name;
-    if (memfd->fd >= 0)
-        close(memfd->fd);
-    memfd->fd = -1;
+    if (fd >= 0)
+        close(fd);
     errno = saved;
     return number;
 }
 
-int memfd_open(struct memfd *memfd, size_t size, const char **call)
+int memfd_open(struct descriptor *memfd, size_t size, const char **call)
 {
     struct rlimit limit;
-    struct stat status;
     int saved = errno;
 
     memfd->fd = -1;
     if (getrlimit(RLIMIT_FSIZE, &limit) == 0 && limit.rlim_cur != RLIM_INFINITY &&
         limit.rlim_cur < size)
-        return fail(memfd, call, "getrlimit(RLIMIT_FSIZE)", EFBIG, saved);
-    memfd->fd = create();
-    if (memfd->fd < 0)
-        return fail(memfd, call, "memfd_create", errno, saved);
-    if (ftruncate(memfd->fd, (off_t) size) != 0)
-        return fail(memfd, call, "ftruncate", errno, saved);
-    if (fcntl(memfd->fd, F_ADD_SEALS, F_SEAL_GROW | F_SEAL_SHRINK | F_SEAL_SEAL) != 0)
-        return fail(memfd, call, "fcntl(F_ADD_SEALS)", errno, saved);
-    int number = identify(memfd->fd, &status);
+        return fail(-1, call, "getrlimit(RLIMIT_FSIZE)", EFBIG, saved);
+    int fd = create();
+    if (fd < 0)
+        return fail(fd, call, "memfd_create", errno, saved);
+    if (ftruncate(fd, (off_t) size) != 0)
+        return fail(fd, call, "ftruncate", errno, saved);
+    if (fcntl(fd, F_ADD_SEALS, F_SEAL_GROW | F_SEAL_SHRINK | F_SEAL_SEAL) != 0)
+        return fail(fd, call, "fcntl(F_ADD_SEALS)", errno, saved);
+    int number = descriptor_own(memfd, fd);
     if (number != 0)
-        return fail(memfd, call, "fstat", number, saved);
-    memfd->device = status.st_dev;
-    memfd->inode = status.st_ino;
+        return fail(fd, call, "fstat", number, saved);
     errno = saved;
     return 0;
 }
 
-int memfd_check(const struct memfd *memfd)
-{
-    struct stat status;
-    int saved = errno;
-    int number = memfd->fd < 0 ? EBADF : identify(memfd->fd, &status);
-    errno = saved;
-    if (number == 0 && (status.st_dev != memfd->device || status.st_ino != memfd->inode))
-        number = EBADF;
-    return number;
-}
-
-void memfd_close(struct memfd *memfd)
+static int allocate(const struct descriptor *memfd, int mode, size_t offset, size_t size)
 {
     int saved = errno;
-    if (memfd_check(memfd) == 0)
-        close(memfd->fd);
-    memfd->fd = -1;
-    errno = saved;
-}
-
-static int allocate(const struct memfd *memfd, int mode, size_t offset, size_t size)
-{
-    int saved = errno;
-    int number = memfd_check(memfd);
+    int number = descriptor_check(memfd);
     while (number == 0 && fallocate(memfd->fd, mode, (off_t) offset, (off_t) size) != 0) {
         if (errno != EINTR) {
             number = errno;
@@ -103,22 +74,22 @@ static int allocate(const struct memfd *memfd, int mode, size_t offset, size_t s
     return number;
 }
 
-int memfd_back(const struct memfd *memfd, size_t offset, size_t size)
+int memfd_back(const struct descriptor *memfd, size_t offset, size_t size)
 {
     return allocate(memfd, 0, offset, size);
 }
 
-int memfd_unback(const struct memfd *memfd, size_t offset, size_t size)
+int memfd_unback(const struct descriptor *memfd, size_t offset, size_t size)
 {
     return allocate(memfd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, offset, size);
 }
 
-size_t memfd_resident(const struct memfd *memfd)
+size_t memfd_resident(const struct descriptor *memfd)
 {
     struct stat status;
     int saved = errno;
     size_t bytes = SIZE_MAX;
-    if (memfd_check(memfd) == 0 && identify(memfd->fd, &status) == 0)
+    if (descriptor_check(memfd) == 0 && fstat(memfd->fd, &status) == 0)
         bytes = (size_t) status.st_blocks * 512;
     errno = saved;
     return bytes;
