@@ -3,6 +3,7 @@
 #include <config.h>
 
 #include "error.h"
+#include "link/link.h"
 #include "memory/state.h"
 #include "walk/unwind.h"
 
@@ -10,7 +11,7 @@
 #include <string.h>
 
 const struct pool_room *const pool_rooms[ROOM_COUNT] = {
-    [ROOM_LINK] = NULL,
+    [ROOM_LINK] = &link_room,
     [ROOM_OSR] = NULL,
     [ROOM_WALK] = &walk_room,
 };

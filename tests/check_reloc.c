@@ -472,6 +472,7 @@ static void check_infos(const struct isa *isa, const struct expected_info *expec
         ck_assert_uint_eq(info->before, expected[i].info.before);
         ck_assert_uint_eq(info->align, expected[i].info.align);
         ck_assert(info->instruction == expected[i].info.instruction);
+        ck_assert(info->relative == expected[i].info.relative);
     }
 }
 
@@ -480,15 +481,15 @@ static void check_infos(const struct isa *isa, const struct expected_info *expec
 START_TEST(x86_64_types)
 {
     static const struct expected_info expected[] = {
-        INFO(R_X86_64_64, RELOC_VALUE, 8, 0, 1, false),
-        INFO(R_X86_64_32, RELOC_VALUE, 4, 0, 1, false),
-        INFO(R_X86_64_32S, RELOC_VALUE, 4, 0, 1, false),
-        INFO(R_X86_64_PC32, RELOC_VALUE, 4, 0, 1, false),
-        INFO(R_X86_64_PC64, RELOC_VALUE, 8, 0, 1, false),
-        INFO(R_X86_64_PLT32, RELOC_BRANCH, 4, 0, 1, true),
-        INFO(R_X86_64_GOTPCREL, RELOC_GOT, 4, 0, 1, true),
-        INFO(R_X86_64_GOTPCRELX, RELOC_GOT, 4, 2, 1, true),
-        INFO(R_X86_64_REX_GOTPCRELX, RELOC_GOT, 4, 3, 1, true),
+        INFO(R_X86_64_64, RELOC_VALUE, 8, 0, 1, false, false),
+        INFO(R_X86_64_32, RELOC_VALUE, 4, 0, 1, false, false),
+        INFO(R_X86_64_32S, RELOC_VALUE, 4, 0, 1, false, false),
+        INFO(R_X86_64_PC32, RELOC_VALUE, 4, 0, 1, false, true),
+        INFO(R_X86_64_PC64, RELOC_VALUE, 8, 0, 1, false, true),
+        INFO(R_X86_64_PLT32, RELOC_BRANCH, 4, 0, 1, true, true),
+        INFO(R_X86_64_GOTPCREL, RELOC_GOT, 4, 0, 1, true, true),
+        INFO(R_X86_64_GOTPCRELX, RELOC_GOT, 4, 2, 1, true, true),
+        INFO(R_X86_64_REX_GOTPCRELX, RELOC_GOT, 4, 3, 1, true, true),
     };
     uint8_t bytes[8] = { 0 };
 
@@ -499,22 +500,21 @@ END_TEST
 
 START_TEST(aarch64_types)
 {
-#define DATA(type, size) INFO(R_AARCH64_##type, RELOC_VALUE, size, 0, 1, false)
-#define CODE(type, kind) INFO(R_AARCH64_##type, kind, 4, 0, 4, true)
+#define DATA(type, size, relative) INFO(R_AARCH64_##type, RELOC_VALUE, size, 0, 1, false, relative)
+#define CODE(type, kind, relative) INFO(R_AARCH64_##type, kind, 4, 0, 4, true, relative)
     static const struct expected_info expected[] = {
-        DATA(ABS64, 8), DATA(ABS32, 4), DATA(PREL64, 8), DATA(PREL32, 4),
-        CODE(CALL26, RELOC_BRANCH), CODE(JUMP26, RELOC_BRANCH),
-        CODE(CONDBR19, RELOC_VALUE), CODE(TSTBR14, RELOC_VALUE),
-        CODE(ADR_PREL_LO21, RELOC_VALUE), CODE(LD_PREL_LO19, RELOC_VALUE),
-        CODE(ADR_PREL_PG_HI21, RELOC_VALUE), CODE(ADD_ABS_LO12_NC, RELOC_VALUE),
-        CODE(LDST8_ABS_LO12_NC, RELOC_VALUE), CODE(LDST16_ABS_LO12_NC, RELOC_VALUE),
-        CODE(LDST32_ABS_LO12_NC, RELOC_VALUE), CODE(LDST64_ABS_LO12_NC, RELOC_VALUE),
-        CODE(LDST128_ABS_LO12_NC, RELOC_VALUE),
-        CODE(MOVW_UABS_G0, RELOC_VALUE), CODE(MOVW_UABS_G0_NC, RELOC_VALUE),
-        CODE(MOVW_UABS_G1, RELOC_VALUE), CODE(MOVW_UABS_G1_NC, RELOC_VALUE),
-        CODE(MOVW_UABS_G2, RELOC_VALUE), CODE(MOVW_UABS_G2_NC, RELOC_VALUE),
-        CODE(MOVW_UABS_G3, RELOC_VALUE),
-        CODE(ADR_GOT_PAGE, RELOC_GOT), CODE(LD64_GOT_LO12_NC, RELOC_GOT),
+        DATA(ABS64, 8, false), DATA(ABS32, 4, false), DATA(PREL64, 8, true), DATA(PREL32, 4, true),
+        CODE(CALL26, RELOC_BRANCH, true), CODE(JUMP26, RELOC_BRANCH, true),
+        CODE(CONDBR19, RELOC_VALUE, true), CODE(TSTBR14, RELOC_VALUE, true),
+        CODE(ADR_PREL_LO21, RELOC_VALUE, true), CODE(LD_PREL_LO19, RELOC_VALUE, true),
+        CODE(ADR_PREL_PG_HI21, RELOC_VALUE, true), CODE(ADD_ABS_LO12_NC, RELOC_VALUE, false),
+        CODE(LDST8_ABS_LO12_NC, RELOC_VALUE, false), CODE(LDST16_ABS_LO12_NC, RELOC_VALUE, false),
+        CODE(LDST32_ABS_LO12_NC, RELOC_VALUE, false), CODE(LDST64_ABS_LO12_NC, RELOC_VALUE, false),
+        CODE(LDST128_ABS_LO12_NC, RELOC_VALUE, false), CODE(MOVW_UABS_G0, RELOC_VALUE, false),
+        CODE(MOVW_UABS_G0_NC, RELOC_VALUE, false), CODE(MOVW_UABS_G1, RELOC_VALUE, false),
+        CODE(MOVW_UABS_G1_NC, RELOC_VALUE, false), CODE(MOVW_UABS_G2, RELOC_VALUE, false),
+        CODE(MOVW_UABS_G2_NC, RELOC_VALUE, false), CODE(MOVW_UABS_G3, RELOC_VALUE, false),
+        CODE(ADR_GOT_PAGE, RELOC_GOT, true), CODE(LD64_GOT_LO12_NC, RELOC_GOT, false),
     };
     uint8_t bytes[8] = { 0 };
 

@@ -40,7 +40,6 @@ enum field {
 struct reloc {
     uint8_t field;      /* enum field */
     uint8_t scale;      /* LDST12: log2 of the access; MOVW: number of the 16-bit group */
-    bool relative;      /* the place is subtracted */
     bool checked;       /* MOVW: the groups above must be zero */
     struct reloc_info info;
 };
@@ -49,11 +48,9 @@ struct reloc {
 #define RELOC_TYPE_LAST R_AARCH64_LD64_GOT_LO12_NC
 
 #define DATA(type, size, field, relative) \
-    [(type) - RELOC_TYPE_FIRST] = { field, 0, relative, true, \
-                                    { #type, RELOC_VALUE, size, 0, 1, false } }
+    [(type) - RELOC_TYPE_FIRST] = { field, 0, true, { #type, RELOC_VALUE, size, 0, 1, false, relative } }
 #define CODE(type, kind, field, scale, relative, checked) \
-    [(type) - RELOC_TYPE_FIRST] = { field, scale, relative, checked, \
-                                    { #type, kind, 4, 0, 4, true } }
+    [(type) - RELOC_TYPE_FIRST] = { field, scale, checked, { #type, kind, 4, 0, 4, true, relative } }
 
 /* By type; the gaps have no name. */
 static const struct reloc relocs[RELOC_TYPE_LAST - RELOC_TYPE_FIRST + 1] = {
@@ -236,11 +233,12 @@ static enum reloc_result aarch64_reloc_apply(uint16_t type, uint8_t *bytes, uint
     if (reloc == NULL)
         return RELOC_BAD_INSTRUCTION;
     if (reloc->field == FIELD_DATA64) {
-        put_le64(bytes, reloc->relative ? sum - place : sum);
+        put_le64(bytes, reloc->info.relative ? sum - place : sum);
         return RELOC_OK;
     }
     if (reloc->field == FIELD_DATA32)
-        return put_data32(bytes, reloc->relative ? sum - place : sum, reloc->relative);
+        return put_data32(bytes, reloc->info.relative ? sum - place : sum,
+                          reloc->info.relative);
 
     uint32_t insn = get_le32(bytes);
     if (!field_matches(reloc, insn))

@@ -36,6 +36,7 @@ struct reloc_info {
     uint8_t before;   /* bytes before the field that may be read or rewritten (relaxation) */
     uint8_t align;    /* of the offset */
     bool instruction; /* patches an instruction: belongs in code */
+    bool relative;    /* the field is a distance from its place */
 };
 
 enum reloc_result {

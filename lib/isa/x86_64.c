@@ -42,17 +42,17 @@ static const uint8_t endbr64[] = { 0xf3, 0x0f, 0x1e, 0xfa };
 static const struct reloc_info *x86_64_reloc_info(uint16_t type)
 {
     static const struct reloc_info value[] = {
-        { "R_X86_64_64", RELOC_VALUE, 8, 0, 1, false },
-        { "R_X86_64_32", RELOC_VALUE, 4, 0, 1, false },
-        { "R_X86_64_32S", RELOC_VALUE, 4, 0, 1, false },
-        { "R_X86_64_PC32", RELOC_VALUE, 4, 0, 1, false },
-        { "R_X86_64_PC64", RELOC_VALUE, 8, 0, 1, false },
+        { "R_X86_64_64", RELOC_VALUE, 8, 0, 1, false, false },
+        { "R_X86_64_32", RELOC_VALUE, 4, 0, 1, false, false },
+        { "R_X86_64_32S", RELOC_VALUE, 4, 0, 1, false, false },
+        { "R_X86_64_PC32", RELOC_VALUE, 4, 0, 1, false, true },
+        { "R_X86_64_PC64", RELOC_VALUE, 8, 0, 1, false, true },
     };
-    static const struct reloc_info branch = { "R_X86_64_PLT32", RELOC_BRANCH, 4, 0, 1, true };
+    static const struct reloc_info branch = { "R_X86_64_PLT32", RELOC_BRANCH, 4, 0, 1, true, true };
     static const struct reloc_info got[] = {
-        { "R_X86_64_GOTPCREL", RELOC_GOT, 4, 0, 1, true },
-        { "R_X86_64_GOTPCRELX", RELOC_GOT, 4, 2, 1, true },
-        { "R_X86_64_REX_GOTPCRELX", RELOC_GOT, 4, 3, 1, true },
+        { "R_X86_64_GOTPCREL", RELOC_GOT, 4, 0, 1, true, true },
+        { "R_X86_64_GOTPCRELX", RELOC_GOT, 4, 2, 1, true, true },
+        { "R_X86_64_REX_GOTPCRELX", RELOC_GOT, 4, 3, 1, true, true },
     };
 
     switch (type) {

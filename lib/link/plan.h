@@ -1,0 +1,85 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * What a trace needs, from its description: validated once, counted exactly
+ * for a region before anything is placed, then written and relocated.
+ *
+ * Whether a symbol is far depends on the region alone, not on the place in it.
+ * So the number of trampolines and literals is known before placement, and a
+ * plan never has to be made again because of where a span came to lie.
+ */
+#ifndef LINK_PLAN_H
+#define LINK_PLAN_H
+
+#include "isa/isa.h"
+#include "link/island.h"
+#include "link/link.h"
+
+enum { PLAN_INLINE = 32 }; /* distinct symbols that need no allocation */
+
+/* A symbol that branches or GOT loads refer to. */
+struct plan_symbol {
+    pp_symbol symbol;
+    uintptr_t address;     /* 0: the trace's own bytes */
+    bool branch;           /* a branch that may go through a trampoline */
+    bool load;             /* a GOT load that can be relaxed */
+    bool load_fixed;       /* a GOT load that cannot */
+
+    /* For a region: what it gets, and where that lies once the trace is placed. */
+    bool trampoline, literal;
+    bool shared;           /* in the region's island */
+    uintptr_t trampoline_place, literal_place;
+};
+
+struct plan {
+    pp_pool *pool;
+    const struct link *link;
+    const pp_trace_desc *desc;  /* the caller's */
+    const uint8_t *code;        /* of the description, or in a reservation */
+    size_t code_size;
+    size_t data_align;
+    pp_error *error;
+    bool own;                   /* nothing is shared */
+    bool in_place;              /* a reservation: no room inside the trace */
+
+    struct plan_symbol *symbols;
+    uint32_t count, room;
+    uint32_t *table;            /* index + 1 in symbols, by symbol; a power of two */
+    uint32_t table_size;
+
+    /* For a region. */
+    const struct region *region;
+    enum trampoline_shape shape;
+    size_t trampolines_at, literals_at, data_at; /* from the first byte of the span */
+    uint32_t shared_count;      /* symbols with something in the island */
+    pp_trace_size bytes;        /* but for shared_new */
+
+    struct plan_symbol inline_symbols[PLAN_INLINE];
+    uint32_t inline_table[2 * PLAN_INLINE];
+};
+
+/*
+ * Validate relocations and find the distinct symbols, in time proportional to
+ * the relocations.  The other fields of the description have been validated.
+ * PP_E_ARG, PP_E_NOMEM.  plan_close releases what a successful plan_open took.
+ */
+pp_status plan_open(struct plan *plan, pp_pool *pool, const struct link *link,
+                    const pp_trace_desc *desc, const uint8_t *code, size_t code_size,
+                    bool in_place);
+void plan_close(struct plan *plan);
+
+/* Decide and count for a region: fills in `bytes`.  PP_E_RANGE, PP_E_NOMEM. */
+pp_status plan_place(struct plan *plan, const struct region *region);
+
+/* What the island is asked for: plan->shared_count needs. */
+void plan_needs(const struct plan *plan, struct island_need *needs);
+
+/* The same needs with their slots: places of what is shared and of what lies in the span. */
+void plan_locate(struct plan *plan, uintptr_t exec, const struct island_need *needs);
+
+/* Write trampolines and literals of the span.  plan_locate came before. */
+pp_status plan_write_own(const struct plan *plan, uint8_t *write, uintptr_t exec);
+
+/* Apply every relocation.  PP_E_RANGE, PP_E_ARG. */
+pp_status plan_relocate(const struct plan *plan, uint8_t *write, uintptr_t exec);
+
+#endif

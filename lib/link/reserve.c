@@ -1,0 +1,193 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * Reservations: spans that a host fills in place before they become traces.
+ *
+ * A reservation is a live span without an owner.  The host's struct is not
+ * trusted: its handle leads to the span, as that of a trace does, and all
+ * addresses are taken from there.  A span that has an owner was committed; a
+ * generation that differs was given back.
+ */
+#include <config.h>
+
+#include "error.h"
+#include "link/plan.h"
+#include "link/trace.h"
+
+#include <string.h>
+
+enum { GRANULE = 16 };
+
+static pp_status measure_capacity(struct region *region, void *context, size_t *size)
+{
+    (void) region;
+    *size = *(const size_t *) context;
+    return PP_OK;
+}
+
+pp_status pp_trace_reserve(pp_pool *pool, size_t capacity, const pp_frame_rule *frame,
+                           pp_reservation *reservation, pp_error *error)
+{
+    struct frame_rule rule;
+    struct span span;
+    uint8_t *write;
+
+    if (pool == NULL || reservation == NULL || reservation->size < sizeof *reservation)
+        return error_set(error, PP_E_ARG, "a reservation needs a pool and a struct with its size");
+    if (capacity == 0)
+        return error_set(error, PP_E_ARG, "a reservation has at least one byte");
+    if (capacity > (size_t) 1 << 30)
+        return error_set(error, PP_E_NOMEM, "%zu bytes fit no region", capacity);
+    pp_status status = frame_rule_from(frame, &rule, error);
+    if (status != PP_OK)
+        return status;
+    capacity = (capacity + GRANULE - 1) & ~(size_t) (GRANULE - 1);
+    status = pool_alloc(pool, &rule, GRANULE, measure_capacity, &capacity, &span, error);
+    if (status != PP_OK)
+        return status;
+    status = region_write_begin(span.region, span.exec, span.size, &write, error);
+    if (status != PP_OK) {
+        if (pool_free(pool, span.exec) != PP_OK)
+            error_set(error, status, "a span is lost, its bytes cannot be cleared");
+        return status;
+    }
+    reservation->write = write;
+    reservation->execute = (const void *) span.exec;
+    reservation->capacity = span.size;
+    reservation->internal = (void *) code_handle(span.exec, span_generation(&span));
+    return PP_OK;
+}
+
+static pp_status find_reserved(pp_pool *pool, const pp_reservation *reservation,
+                               struct span *span)
+{
+    struct code_place place;
+
+    if (pool == NULL || reservation == NULL || reservation->size < sizeof *reservation)
+        return PP_E_ARG;
+    pp_status status = code_handle_find((uintptr_t) reservation->internal, &place);
+    if (status != PP_OK)
+        return status;
+    if (place.region->pool != pool)
+        return PP_E_FAULT;
+    if (place.owner != NULL || place.region->inherited)
+        return PP_E_STALE;
+    *span = (struct span) { .region = place.region, .exec = place.start, .size = place.size };
+    return PP_OK;
+}
+
+static void forget(pp_reservation *reservation)
+{
+    /* The handle stays, so that a second call is found to be stale. */
+    reservation->write = NULL;
+    reservation->execute = NULL;
+    reservation->capacity = 0;
+}
+
+/* ---- committing ------------------------------------------------------- */
+
+static pp_status validate(const pp_trace_desc *desc, size_t used, size_t capacity)
+{
+    if (used == 0 || used > capacity)
+        return error_set(desc->error, PP_E_ARG, "%zu bytes used of a capacity of %zu", used,
+                         capacity);
+    if (desc->entry >= used || desc->entry % isa_host.code_align != 0)
+        return error_set(desc->error, PP_E_ARG, "the entry is not an instruction of the code");
+    if (desc->reloc_count != 0 && desc->relocs == NULL)
+        return error_set(desc->error, PP_E_ARG, "relocs is null, but reloc_count is not 0");
+    if ((desc->flags & ~(uint32_t) PP_TRACE_OWN_TRAMPOLINES) != 0)
+        return error_set(desc->error, PP_E_ARG, "unknown flags");
+    return PP_OK;
+}
+
+/* On a copy, so that a relocation that is refused leaves the host's bytes alone. */
+static pp_status relocate(const struct plan *plan, uint8_t *write, uintptr_t exec)
+{
+    if (plan->desc->reloc_count == 0)
+        return PP_OK;
+    uint8_t *copy = pool_meta_alloc(plan->pool, plan->code_size);
+    if (copy == NULL)
+        return error_set(plan->error, PP_E_NOMEM, "no memory to relocate %zu bytes",
+                         plan->code_size);
+    memcpy(copy, write, plan->code_size);
+    pp_status status = plan_relocate(plan, copy, exec);
+    if (status == PP_OK)
+        memcpy(write, copy, plan->code_size);
+    pool_meta_free(plan->pool, copy, plan->code_size);
+    return status;
+}
+
+/* Everything that can fail; afterwards the span has `used` bytes and is executable. */
+static pp_status finish(struct link *link, struct plan *plan, struct span *span,
+                        struct island_user **user)
+{
+    uint8_t *write = (uint8_t *) (span->exec + (uintptr_t) span->region->write_delta);
+    pp_status status = plan_place(plan, span->region);
+
+    *user = NULL;
+    if (status != PP_OK)
+        return status;
+    status = trace_take_shared(link, plan, span->region, span->exec, user);
+    if (status == PP_E_RANGE)
+        return error_set(plan->error, status, "the region's island is full, and a reservation "
+                         "has no room for trampolines");
+    if (status == PP_OK)
+        status = relocate(plan, write, span->exec);
+    if (status == PP_OK)
+        status = region_write_end(span->region, span->exec, span->size, plan->error);
+    if (status != PP_OK && *user != NULL)
+        island_drop(span->region, link, *user);
+    return status;
+}
+
+pp_status pp_trace_commit(pp_pool *pool, pp_reservation *reservation, size_t used,
+                          const pp_trace_desc *desc, pp_trace **result)
+{
+    static const pp_trace_desc plain = { .size = sizeof plain };
+    struct island_user *user;
+    struct plan plan;
+    struct span span;
+
+    if (desc == NULL)
+        desc = &plain;
+    if (desc->size < sizeof *desc || result == NULL)
+        return PP_E_ARG;
+    pp_status status = find_reserved(pool, reservation, &span);
+    if (status != PP_OK)
+        return error_set(desc->error, status, "not an open reservation of this pool");
+    status = validate(desc, used, span.size);
+    if (status != PP_OK)
+        return status;
+    struct link *link = link_of(pool);
+    struct trace *trace = link != NULL ? trace_new(link, pool, desc->name) : NULL;
+    if (trace == NULL)
+        return error_set(desc->error, PP_E_NOMEM, "no memory for the record of a trace");
+    const uint8_t *code = (const uint8_t *) (span.exec + (uintptr_t) span.region->write_delta);
+    status = plan_open(&plan, pool, link, desc, code, used, true);
+    if (status == PP_OK) {
+        status = finish(link, &plan, &span, &user);
+        plan_close(&plan);
+    }
+    if (status != PP_OK) {
+        trace_discard(link, pool, trace);
+        return status;
+    }
+    pool_shrink(&span, used);
+    *result = trace_publish(link, trace, &span, &plan, user, desc);
+    forget(reservation);
+    return PP_OK;
+}
+
+pp_status pp_trace_abandon(pp_pool *pool, pp_reservation *reservation)
+{
+    struct span span;
+    pp_status status = find_reserved(pool, reservation, &span);
+
+    if (status != PP_OK)
+        return status;
+    status = region_write_end(span.region, span.exec, span.size, NULL);
+    if (status == PP_OK)
+        status = pool_free(pool, span.exec);
+    if (status == PP_OK)
+        forget(reservation);
+    return status;
+}

@@ -1,0 +1,54 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * The symbols of a pool: a number, an address and perhaps a name.
+ *
+ * Looked up by number without a lock: entries live in blocks that never move
+ * and are never freed before the pool.  Defining one takes the pool's lock.
+ */
+#ifndef LINK_SYMBOL_H
+#define LINK_SYMBOL_H
+
+#include "memory/pool.h"
+
+#include <patchpoint/trace.h>
+
+#include <stdatomic.h>
+#include <stdbool.h>
+#include <stdint.h>
+
+enum {
+    SYMBOL_FIRST = PP_SYMBOL_LEAVE + 1, /* of those that the host defines */
+    SYMBOL_BLOCK_BITS = 6,              /* the first block has 64 entries, each next one twice as many */
+    SYMBOL_BLOCKS = 20,
+};
+
+struct symbol {
+    uintptr_t address;   /* 0: stands for a trace's own bytes, or is not there */
+    const char *name;    /* of the pool; NULL: only a value */
+    uint32_t next_name;  /* in the chain of a hash bucket; 0: end */
+    uint32_t next_address;
+};
+
+struct symbol_table {
+    _Atomic(struct symbol *) blocks[SYMBOL_BLOCKS]; /* written under pool_lock */
+    _Atomic uint32_t count;   /* published with release order after the entry is filled */
+    uint32_t *names;          /* buckets by name, by address: heads of chains; under pool_lock */
+    uint32_t *addresses;
+    uint32_t buckets;         /* a power of two; of each of the two */
+};
+
+/* With the predefined symbols in it.  PP_E_NOMEM. */
+pp_status symbol_table_open(struct symbol_table *table, pp_pool *pool);
+void symbol_table_close(struct symbol_table *table, pp_pool *pool);
+
+/* How many numbers are taken, predefined ones included.  Lock-free. */
+uint32_t symbol_count(const struct symbol_table *table);
+
+/* The entry of a number, or NULL.  Lock-free. */
+const struct symbol *symbol_find(const struct symbol_table *table, pp_symbol symbol);
+
+/* PP_SYMBOL_NONE: another address for the name, or no memory. */
+pp_symbol symbol_define_locked(struct symbol_table *table, pp_pool *pool, const char *name,
+                               uintptr_t address);
+
+#endif

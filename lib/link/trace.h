@@ -1,0 +1,93 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * Traces as the other rooms see them.
+ *
+ * The owner of a published span is a `struct trace`.  Records never go back to
+ * the allocator while the pool lives: a reader that raced with a release reads
+ * an old record or that of a newer trace, never freed memory, and finds out by
+ * looking the address up again.
+ *
+ * A handle is not a pointer.  It is the address of the span's first byte with
+ * the span's generation in the bits that an address does not use: four at the
+ * bottom, sixteen at the top.  Any bit pattern can be looked up safely.
+ */
+#ifndef LINK_TRACE_H
+#define LINK_TRACE_H
+
+#include "memory/pool.h"
+
+#include <patchpoint/trace.h>
+
+#include <stdatomic.h>
+
+struct island_user;
+struct link;
+struct plan;
+
+struct trace {
+    /* Of the thread that links the trace until it is published; then constant. */
+    _Alignas(16) struct span span; /* owners of spans are 16-byte aligned */
+    uint32_t generation;
+    struct island_user *user;  /* what it holds of the region's island, or NULL */
+    pp_trace_size bytes;
+
+    /* Under pool_lock. */
+    struct trace *next_free;
+    bool live;                 /* published, and nobody has begun to release it */
+    uint32_t holds;            /* entries that point into it */
+
+    /* Read without a lock. */
+    _Atomic uintptr_t entry;
+    _Atomic(void *) host;
+    _Atomic(char *) name;      /* of the pool, or NULL */
+    _Atomic size_t code_size;
+};
+
+/* The handle of the trace at a place whose owner is not NULL. */
+pp_trace *trace_handle(const struct code_place *place);
+
+/* What the record says.  Lock-free, async-signal-safe. */
+const char *trace_name(const struct trace *trace);
+void *trace_host(const struct trace *trace);
+size_t trace_code_size(const struct trace *trace); /* trampolines, literals and data not counted */
+
+/*
+ * Keep the trace whose code holds this address: pp_trace_free answers PP_E_BUSY
+ * until it is released as often.  PP_E_FAULT if no published trace of this
+ * pool has the address in its code.
+ */
+pp_status trace_hold(pp_pool *pool, uintptr_t code, pp_trace **trace) PP_MUST_CHECK;
+void trace_release(pp_pool *pool, pp_trace *trace);
+
+/* ---- for this room -------------------------------------------------------- */
+
+/* A record with the name copied; NULL: no memory.  trace_discard gives an unpublished one back. */
+struct trace *trace_new(struct link *link, pp_pool *pool, const char *name);
+void trace_discard(struct link *link, pp_pool *pool, struct trace *trace);
+
+/* References to the island for all that the plan shares; none: *user is NULL. */
+pp_status trace_take_shared(struct link *link, struct plan *plan, struct region *region,
+                            uintptr_t exec, struct island_user **user);
+
+/* Fill the record in and let lock-free readers find it.  The code is in place. */
+pp_trace *trace_publish(struct link *link, struct trace *trace, const struct span *span,
+                        const struct plan *plan, struct island_user *user,
+                        const pp_trace_desc *desc);
+
+/* What a handle, or a reservation, encodes. */
+uintptr_t code_handle(uintptr_t start, uint32_t generation);
+uintptr_t code_handle_address(uintptr_t handle);
+
+/*
+ * Find the live span of a handle.  PP_E_ARG for 0, PP_E_STALE, PP_E_FAULT (no
+ * address of any region).  Lock-free; the owner may be NULL.
+ */
+pp_status code_handle_find(uintptr_t handle, struct code_place *place);
+
+/* Close the room: free all records, with what published ones hold. */
+void trace_close_all(struct link *link, pp_pool *pool);
+
+/* Check every published trace and every island that one lies beside. */
+pp_status trace_verify_all(struct link *link, pp_pool *pool, pp_error *error);
+
+#endif
