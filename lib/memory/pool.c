@@ -136,7 +136,7 @@ static pp_status alloc_in(struct region *region, size_t size, size_t align, stru
 {
     size_t unit = (size_t) 1 << region->spans.shift;
     if (size > atomic_load_explicit(&region->room, memory_order_relaxed))
-        return PP_E_NOMEM;
+        return REGION_FULL;
     size_t bytes = (size + unit - 1) & -unit;
     if (!count_up(region->pool, bytes))
         return error_set(error, PP_E_NOMEM, "limit_bytes (%zu) is reached",
@@ -171,7 +171,7 @@ static pp_status request_in(const struct request *request, struct region *region
     return alloc_in(region, size, request->align, request->span, request->error);
 }
 
-/* Regions from `first` up to, not including, `last`.  PP_E_NOMEM: no room in any of them. */
+/* Regions from `first` up to, not including, `last`.  REGION_FULL: no room in any of them. */
 static pp_status request_among(const struct request *request, struct region *first,
                                const struct region *last)
 {
@@ -179,10 +179,10 @@ static pp_status request_among(const struct request *request, struct region *fir
         if (region->inherited || !frame_rule_equal(&region->rule, request->rule))
             continue;
         pp_status status = request_in(request, region);
-        if (status != PP_E_NOMEM)
+        if (status != REGION_FULL)
             return status;
     }
-    return PP_E_NOMEM;
+    return REGION_FULL;
 }
 
 static pp_status request_in_new_region(pp_pool *pool, const struct request *request)
@@ -196,8 +196,8 @@ static pp_status request_in_new_region(pp_pool *pool, const struct request *requ
         publish_region(pool, region);
         return PP_OK;
     }
-    if (status == PP_E_NOMEM)
-        error_set(request->error, status, "larger than a region, or limit_bytes is reached");
+    if (status == REGION_FULL)
+        status = error_set(request->error, PP_E_NOMEM, "larger than a region can be");
     close_rooms(region, ROOM_COUNT);
     region_destroy(region);
     return status;
@@ -212,11 +212,11 @@ pp_status pool_alloc(pp_pool *pool, const struct frame_rule *rule, size_t align,
                          align);
     struct region *seen = atomic_load_explicit(&pool->regions, memory_order_acquire);
     pp_status status = request_among(&request, seen, NULL);
-    if (status != PP_E_NOMEM)
+    if (status != REGION_FULL)
         return status;
     pthread_mutex_lock(&pool->opening);
     status = request_among(&request, atomic_load(&pool->regions), seen);
-    if (status == PP_E_NOMEM)
+    if (status == REGION_FULL)
         status = request_in_new_region(pool, &request);
     pthread_mutex_unlock(&pool->opening);
     return status;

@@ -30,7 +30,7 @@ pp_status pool_alloc(pp_pool *pool, const struct frame_rule *rule, size_t align,
 
 /*
  * Who owns a span: set by its owner before it publishes the entry, read by
- * code_at.  The generation tells handles of reused addresses apart; it changes
+ * code_at.  A pointer into the heap, 16-byte aligned, as pool_meta_alloc returns.  The generation tells handles of reused addresses apart; it changes
  * with every allocation of the same address (20 bits).
  */
 void span_set_owner(const struct span *span, void *owner);

@@ -285,10 +285,10 @@ pp_status region_alloc(struct region *region, size_t size, size_t align, uintptr
     settle_locked(region);
     switch (span_space_find(&region->spans, size, align, &slot)) {
     case SPAN_FULL:
-        status = PP_E_NOMEM;
+        status = REGION_FULL;
         break;
     case SPAN_NO_MEMORY:
-        status = error_set(error, PP_E_SYSTEM, "no memory for bookkeeping");
+        status = error_set(error, PP_E_NOMEM, "no memory for bookkeeping");
         break;
     case SPAN_FOUND:
         *exec = region->code_lo + ((uintptr_t) slot.start << region->spans.shift);
@@ -350,7 +350,7 @@ pp_status region_shrink(struct region *region, uintptr_t exec, size_t size, size
         if (status == PP_OK)
             status = zap_locked(region, exec + keep, info.extent - keep, NULL);
         if (status == PP_OK && !span_space_shrink(&region->spans, offset, size))
-            status = PP_E_SYSTEM;
+            status = PP_E_NOMEM;
         if (status == PP_OK) {
             update_room_locked(region);
             *bytes = info.extent - keep;
@@ -511,7 +511,8 @@ static bool init_bookkeeping(struct region *region)
     unsigned shift = region->wx == PP_WX_FLIP ? (unsigned) __builtin_ctzl(map_page_size())
                                               : SPAN_GRANULE_SHIFT;
     region->backed = pool_meta_alloc(region->pool, backed_bytes(region));
-    if (region->backed == NULL || !span_space_init(&region->spans, code_size(region), shift, &memory))
+    if (region->backed == NULL ||
+        !span_space_init(&region->spans, code_size(region), shift, &memory))
         return false;
     if (!span_space_hold(&region->spans, region->island_lo - region->code_lo,
                          region->island_hi - region->island_lo))

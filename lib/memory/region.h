@@ -65,7 +65,10 @@ void region_destroy(struct region *region);
 /* Its code is in a memfd, and a child shares it. */
 bool region_has_memfd(const struct region *region);
 
-/* One span.  PP_E_NOMEM without a reason: no hole is long enough. */
+/* Not for callers of the library: no hole is long enough, another region may have one. */
+#define REGION_FULL ((pp_status) 1)
+
+/* One span.  REGION_FULL, or why there is none: PP_E_NOMEM, PP_E_SYSTEM. */
 pp_status region_alloc(struct region *region, size_t size, size_t align, uintptr_t *exec,
                        pp_error *error);
 

@@ -22,7 +22,8 @@ static pp_status area_from(const pp_save_area *from, const char *name, pp_save_a
     if (from->reserved != 0)
         return error_set(error, PP_E_ARG, "frame rule: %s.reserved is not 0", name);
     if ((from->saved & ~from->slots) != 0)
-        return error_set(error, PP_E_ARG, "frame rule: %s.saved has registers without a slot", name);
+        return error_set(error, PP_E_ARG, "frame rule: %s.saved has registers without a slot",
+                         name);
     if (from->slots == 0)
         return PP_OK;
     if (from->offset % 8 != 0)
@@ -37,7 +38,7 @@ static pp_status area_from(const pp_save_area *from, const char *name, pp_save_a
 pp_status frame_rule_from(const pp_frame_rule *from, struct frame_rule *rule, pp_error *error)
 {
     struct frame_rule result;
-    memset(&result, 0, sizeof result); /* padding too: rules are compared by field, hashed by none */
+    memset(&result, 0, sizeof result);
     if (from == NULL) {
         *rule = result;
         return PP_OK;

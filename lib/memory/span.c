@@ -3,17 +3,6 @@
  * Span spaces.  See span.h for the structure; this is how it can be read while
  * it changes.
  *
- * A record is two atomic words.
- *
- *      place   offset:30 | next:22 | generation:12
- *      body    a live span: its owner, and the other 8 bits of the generation in
- *              bits 0-3 and 52-55; a hole: its neighbours in its bin
- *
- * `offset` is the start of the extent in bytes; its low bits, which would be
- * zero, hold the unused bytes of a live span's last unit.  `next` continues the
- * chain.  The 12 bits of the generation are zero if and only if the extent is
- * not a live span.
- *
  * Lookup.  Start bits of the extents before and after a live span that is not
  * itself changing stay where they are, and no bit is ever set inside it, so
  * relaxed reads of the bitmap find its bounds: whoever asks has learned the
@@ -36,148 +25,35 @@
 
 #include <string.h>
 
-struct span_record {
-    _Atomic uint64_t place, body;
-};
-
-/* Record index: 6 bits of table, 7 bits of block, 9 bits in the block. */
-#define RECORD_BITS 22
-#define BLOCK_SHIFT 9
-#define TABLE_SHIFT 16
-#define BLOCK_RECORDS (1u << BLOCK_SHIFT)
-#define TABLE_BLOCKS (1u << (TABLE_SHIFT - BLOCK_SHIFT))
-
-struct span_record_table {
-    _Atomic(struct span_record *) blocks[TABLE_BLOCKS];
-};
-
-#define OFFSET_BITS 30
-#define OFFSET_MASK ((1u << OFFSET_BITS) - 1)
-#define NO_OFFSET OFFSET_MASK /* in a record that is not in use */
-#define NEXT_MASK ((1u << RECORD_BITS) - 1)
-#define GENERATION_SHIFT (OFFSET_BITS + RECORD_BITS)
-#define GENERATION_LOW 0xfffu
-#define BODY_HELD UINT64_MAX /* of an extent that is neither live nor a hole */
-#define BODY_GENERATION (0xfull << 52 | 0xf)
-
-/* ---- packing ---------------------------------------------------------- */
-
-static uint64_t place_pack(uint32_t offset, uint32_t next, uint32_t generation)
-{
-    return (uint64_t) offset | (uint64_t) next << OFFSET_BITS |
-           (uint64_t) (generation & GENERATION_LOW) << GENERATION_SHIFT;
-}
-
-static uint32_t place_offset(uint64_t place) { return place & OFFSET_MASK; }
-static uint32_t place_next(uint64_t place) { return place >> OFFSET_BITS & NEXT_MASK; }
-static uint32_t place_generation(uint64_t place) { return place >> GENERATION_SHIFT; }
-static bool place_is_live(uint64_t place) { return place_generation(place) != 0; }
-
-static uint64_t body_pack(const void *owner, uint32_t generation)
-{
-    uint64_t high = generation >> 12;
-    return ((uint64_t) (uintptr_t) owner & ~BODY_GENERATION) | (high & 0xf) | (high >> 4) << 52;
-}
-
-static void *body_owner(uint64_t body) { return (void *) (uintptr_t) (body & ~BODY_GENERATION); }
-
-static uint32_t generation_from(uint64_t place, uint64_t body)
-{
-    return place_generation(place) | (uint32_t) ((body & 0xf) | (body >> 52 & 0xf) << 4) << 12;
-}
-
-static uint64_t links_pack(uint32_t previous, uint32_t next)
-{
-    return (uint64_t) previous << 32 | next;
-}
-
-static uint32_t links_previous(uint64_t body) { return body >> 32; }
-static uint32_t links_next(uint64_t body) { return (uint32_t) body; }
-
-/* ---- records ---------------------------------------------------------- */
-
-static struct span_record *record_at(const struct span_space *space, uint32_t index)
-{
-    struct span_record_table *table =
-        atomic_load_explicit(&space->tables[index >> TABLE_SHIFT], memory_order_acquire);
-    struct span_record *block = atomic_load_explicit(
-        &table->blocks[index >> BLOCK_SHIFT & (TABLE_BLOCKS - 1)], memory_order_acquire);
-    return &block[index & (BLOCK_RECORDS - 1)];
-}
-
-static uint64_t place_get(const struct span_space *space, uint32_t index)
-{
-    return atomic_load_explicit(&record_at(space, index)->place, memory_order_relaxed);
-}
-
-static void place_set(struct span_space *space, uint32_t index, uint64_t place)
-{
-    atomic_store_explicit(&record_at(space, index)->place, place, memory_order_release);
-}
-
-static uint64_t body_get(const struct span_space *space, uint32_t index)
-{
-    return atomic_load_explicit(&record_at(space, index)->body, memory_order_relaxed);
-}
-
-static void body_set(struct span_space *space, uint32_t index, uint64_t body)
-{
-    atomic_store_explicit(&record_at(space, index)->body, body, memory_order_release);
-}
-
 static uint32_t start_of(const struct span_space *space, uint64_t place)
 {
     return place_offset(place) >> space->shift;
 }
 
-/* Memory for the record with this index. */
-static bool record_back(struct span_space *space, uint32_t index)
+static uint64_t place_of(const struct span_space *space, uint32_t index)
 {
-    _Atomic(struct span_record_table *) *slot = &space->tables[index >> TABLE_SHIFT];
-    struct span_record_table *table = atomic_load_explicit(slot, memory_order_relaxed);
-    if (table == NULL) {
-        table = space->memory.alloc(space->memory.context, sizeof *table);
-        if (table == NULL)
-            return false;
-        atomic_store_explicit(slot, table, memory_order_release);
-    }
-    _Atomic(struct span_record *) *block =
-        &table->blocks[index >> BLOCK_SHIFT & (TABLE_BLOCKS - 1)];
-    if (atomic_load_explicit(block, memory_order_relaxed) == NULL) {
-        struct span_record *records =
-            space->memory.alloc(space->memory.context, BLOCK_RECORDS * sizeof *records);
-        if (records == NULL)
-            return false;
-        atomic_store_explicit(block, records, memory_order_release);
-    }
-    return true;
+    return place_get(&space->extents, index);
 }
 
-static void record_give(struct span_space *space, uint32_t index)
+static void place_to(struct span_space *space, uint32_t index, uint64_t place)
 {
-    place_set(space, index, place_pack(NO_OFFSET, 0, 0));
-    body_set(space, index, space->record_spare);
-    space->record_spare = index;
-    space->record_spares++;
+    place_set(&space->extents, index, place);
 }
 
-/* Make sure that the next `count` record_take succeed. */
-static bool record_prepare(struct span_space *space, unsigned count)
+static uint64_t body_of(const struct span_space *space, uint32_t index)
 {
-    while (space->record_spares < count) {
-        if (space->record_count > NEXT_MASK || !record_back(space, space->record_count))
-            return false;
-        record_give(space, space->record_count++);
-    }
-    return true;
+    return body_get(&space->extents, index);
 }
 
-static uint32_t record_take(struct span_space *space)
+static void body_to(struct span_space *space, uint32_t index, uint64_t body)
 {
-    uint32_t index = space->record_spare;
-    space->record_spare = (uint32_t) body_get(space, index);
-    space->record_spares--;
-    return index;
+    body_set(&space->extents, index, body);
+}
+
+/* The first start from `unit` on, or the end of the range. */
+static uint32_t next_start(const struct span_space *space, uint32_t unit)
+{
+    return starts_after(&space->starts, unit);
 }
 
 /* ---- chains ----------------------------------------------------------- */
@@ -200,6 +76,13 @@ static _Atomic uint32_t *chain_head(const struct span_space *space, uint32_t uni
                 ->heads[(unit & (STARTS_CHUNK_UNITS - 1)) >> STARTS_BUCKET_SHIFT];
 }
 
+/* Metadata for so many more records, and for starts at two units.  False: no memory. */
+static bool prepare(struct span_space *space, unsigned records, uint32_t one, uint32_t other)
+{
+    return extents_prepare(&space->extents, records, &space->memory) &&
+           chunk_prepare(space, one) && chunk_prepare(space, other);
+}
+
 /* The record of the extent that starts at `unit`, or 0.  Safe without the lock. */
 static uint32_t chain_find(const struct span_space *space, uint32_t unit)
 {
@@ -207,11 +90,12 @@ static uint32_t chain_find(const struct span_space *space, uint32_t unit)
     uint32_t index = atomic_load_explicit(head, memory_order_acquire);
     while (index != 0) {
         uint64_t place =
-            atomic_load_explicit(&record_at(space, index)->place, memory_order_acquire);
+            atomic_load_explicit(&extent_at(&space->extents, index)->place, memory_order_acquire);
         uint32_t start = start_of(space, place);
         if (start == unit)
             return index;
-        bool moved = place_offset(place) == NO_OFFSET || start >> STARTS_BUCKET_SHIFT != unit >> STARTS_BUCKET_SHIFT;
+        bool moved = place_offset(place) == NO_OFFSET ||
+                     start >> STARTS_BUCKET_SHIFT != unit >> STARTS_BUCKET_SHIFT;
         index = moved ? atomic_load_explicit(head, memory_order_acquire) : place_next(place);
     }
     return 0;
@@ -223,7 +107,7 @@ static void extent_insert(struct span_space *space, uint32_t index, uint32_t uni
 {
     _Atomic uint32_t *head = chain_head(space, unit);
     uint32_t next = atomic_load_explicit(head, memory_order_relaxed);
-    place_set(space, index, place_pack((unit << space->shift) | slack, next, generation));
+    place_to(space, index, place_pack((unit << space->shift) | slack, next, generation));
     atomic_store_explicit(head, index, memory_order_release);
     starts_set(&space->starts, unit);
 }
@@ -233,20 +117,20 @@ static void extent_remove(struct span_space *space, uint32_t index, uint32_t uni
 {
     starts_clear(&space->starts, unit);
     _Atomic uint32_t *head = chain_head(space, unit);
-    uint32_t next = place_next(place_get(space, index));
+    uint32_t next = place_next(place_of(space, index));
     uint32_t at = atomic_load_explicit(head, memory_order_relaxed);
     if (at == index) {
         atomic_store_explicit(head, next, memory_order_release);
     } else {
-        uint64_t place = place_get(space, at);
+        uint64_t place = place_of(space, at);
         while (place_next(place) != index) {
             at = place_next(place);
-            place = place_get(space, at);
+            place = place_of(space, at);
         }
-        place_set(space, at, (place & ~((uint64_t) NEXT_MASK << OFFSET_BITS)) |
+        place_to(space, at, (place & ~((uint64_t) EXTENT_INDEX_MAX << OFFSET_BITS)) |
                                  (uint64_t) next << OFFSET_BITS);
     }
-    record_give(space, index);
+    extents_give(&space->extents, index);
 }
 
 /* ---- bins ------------------------------------------------------------- */
@@ -263,9 +147,9 @@ static void bin_insert(struct span_space *space, uint32_t index, uint32_t units)
 {
     unsigned bin = bin_of(units);
     uint32_t first = space->bins[bin];
-    body_set(space, index, links_pack(0, first));
+    body_to(space, index, links_pack(0, first));
     if (first != 0)
-        body_set(space, first, links_pack(index, links_next(body_get(space, first))));
+        body_to(space, first, links_pack(index, links_next(body_of(space, first))));
     space->bins[bin] = index;
     space->bin_filled[bin / 64] |= 1ull << bin % 64;
     space->bin_summary |= 1u << bin / 64;
@@ -274,12 +158,12 @@ static void bin_insert(struct span_space *space, uint32_t index, uint32_t units)
 static void bin_remove(struct span_space *space, uint32_t index, uint32_t units)
 {
     unsigned bin = bin_of(units);
-    uint64_t links = body_get(space, index);
+    uint64_t links = body_of(space, index);
     uint32_t previous = links_previous(links), next = links_next(links);
     if (next != 0)
-        body_set(space, next, links_pack(previous, links_next(body_get(space, next))));
+        body_to(space, next, links_pack(previous, links_next(body_of(space, next))));
     if (previous != 0) {
-        body_set(space, previous, links_pack(links_previous(body_get(space, previous)), next));
+        body_to(space, previous, links_pack(links_previous(body_of(space, previous)), next));
         return;
     }
     space->bins[bin] = next;
@@ -322,8 +206,8 @@ static void search_bin(const struct span_space *space, unsigned bin, uint32_t li
 {
     uint32_t index = space->bins[bin];
     for (uint32_t i = 0; i < limit && index != 0; i++) {
-        uint32_t start = start_of(space, place_get(space, index));
-        uint32_t length = bin < SPAN_EXACT_BINS ? bin : starts_after(&space->starts, start + 1) - start;
+        uint32_t start = start_of(space, place_of(space, index));
+        uint32_t length = bin < SPAN_EXACT_BINS ? bin : next_start(space, start + 1) - start;
         uint32_t at = round_up(start, search->align);
         if (at - start + search->units <= length &&
             (search->hole == 0 || length < search->length ||
@@ -335,7 +219,7 @@ static void search_bin(const struct span_space *space, unsigned bin, uint32_t li
         }
         if (bin < SPAN_EXACT_BINS && search->align == 1)
             return; /* all fit alike */
-        index = links_next(body_get(space, index));
+        index = links_next(body_of(space, index));
     }
 }
 
@@ -376,8 +260,7 @@ enum span_find span_space_find(struct span_space *space, size_t size, size_t ali
     };
     if (search.units > space->starts.units || !search_run(space, &search))
         return SPAN_FULL;
-    if (!record_prepare(space, 2) || !chunk_prepare(space, search.start) ||
-        !chunk_prepare(space, search.start + search.units))
+    if (!prepare(space, 2, search.start, search.start + search.units))
         return SPAN_NO_MEMORY;
     *slot = (struct span_slot){ search.start, search.units, search.hole, size };
     return SPAN_FOUND;
@@ -393,26 +276,26 @@ static uint32_t generation_next(struct span_space *space)
 
 size_t span_space_take(struct span_space *space, const struct span_slot *slot)
 {
-    uint32_t first = start_of(space, place_get(space, slot->hole));
-    uint32_t end = starts_after(&space->starts, first + 1);
+    uint32_t first = start_of(space, place_of(space, slot->hole));
+    uint32_t end = next_start(space, first + 1);
     uint32_t after = slot->start + slot->units;
     uint32_t slack = (uint32_t) (((size_t) slot->units << space->shift) - slot->size);
     uint32_t generation = generation_next(space);
 
     bin_remove(space, slot->hole, end - first);
     if (after < end) {
-        uint32_t rest = record_take(space);
+        uint32_t rest = extents_take(&space->extents);
         extent_insert(space, rest, after, 0, 0);
         bin_insert(space, rest, end - after);
     }
     if (slot->start == first) {
-        uint64_t place = place_get(space, slot->hole);
-        body_set(space, slot->hole, body_pack(NULL, generation));
-        place_set(space, slot->hole,
+        uint64_t place = place_of(space, slot->hole);
+        body_to(space, slot->hole, body_pack(NULL, generation));
+        place_to(space, slot->hole,
                   place_pack((first << space->shift) | slack, place_next(place), generation));
     } else {
-        uint32_t index = record_take(space);
-        body_set(space, index, body_pack(NULL, generation));
+        uint32_t index = extents_take(&space->extents);
+        body_to(space, index, body_pack(NULL, generation));
         extent_insert(space, index, slot->start, slack, generation);
         bin_insert(space, slot->hole, slot->start - first);
     }
@@ -434,9 +317,9 @@ bool span_space_at(const struct span_space *space, size_t offset, struct span_in
         uint32_t index = start == STARTS_NONE ? 0 : chain_find(space, start);
         if (index == 0)
             return false;
-        const struct span_record *record = record_at(space, index);
+        const struct extent *record = extent_at(&space->extents, index);
         uint64_t place = atomic_load_explicit(&record->place, memory_order_acquire);
-        uint32_t end = starts_after(&space->starts, start + 1);
+        uint32_t end = next_start(space, start + 1);
         uint64_t body = atomic_load_explicit(&record->body, memory_order_acquire);
         if (atomic_load_explicit(&record->place, memory_order_relaxed) != place ||
             start_of(space, place) != start)
@@ -461,7 +344,7 @@ static uint32_t live_find(const struct span_space *space, size_t offset)
     if (!starts_test(&space->starts, unit))
         return 0;
     uint32_t index = chain_find(space, unit);
-    return index != 0 && place_is_live(place_get(space, index)) ? index : 0;
+    return index != 0 && place_is_live(place_of(space, index)) ? index : 0;
 }
 
 bool span_space_set_owner(struct span_space *space, size_t offset, void *owner)
@@ -469,8 +352,8 @@ bool span_space_set_owner(struct span_space *space, size_t offset, void *owner)
     uint32_t index = live_find(space, offset);
     if (index == 0)
         return false;
-    body_set(space, index,
-             body_pack(owner, generation_from(place_get(space, index), body_get(space, index))));
+    body_to(space, index,
+            body_pack(owner, generation_from(place_of(space, index), body_of(space, index))));
     return true;
 }
 
@@ -478,7 +361,7 @@ bool span_space_set_owner(struct span_space *space, size_t offset, void *owner)
 
 static bool is_hole(const struct span_space *space, uint32_t index)
 {
-    return !place_is_live(place_get(space, index)) && body_get(space, index) != BODY_HELD;
+    return !place_is_live(place_of(space, index)) && body_of(space, index) != BODY_HELD;
 }
 
 /* [unit, end) is an extent of its own and in no bin: join it with the hole after it. */
@@ -489,7 +372,7 @@ static uint32_t join_after(struct span_space *space, uint32_t end)
     uint32_t index = chain_find(space, end);
     if (!is_hole(space, index))
         return end;
-    uint32_t end_after = starts_after(&space->starts, end + 1);
+    uint32_t end_after = next_start(space, end + 1);
     bin_remove(space, index, end_after - end);
     extent_remove(space, index, end);
     return end_after;
@@ -501,28 +384,28 @@ bool span_space_retire(struct span_space *space, size_t offset)
     if (index == 0)
         return false;
     uint32_t start = (uint32_t) (offset >> space->shift);
-    uint32_t end = starts_after(&space->starts, start + 1);
-    uint64_t place = place_get(space, index);
+    uint32_t end = next_start(space, start + 1);
+    uint64_t place = place_of(space, index);
     size_t bytes = (size_t) (end - start) << space->shift;
     space->spans--;
     space->used -= bytes;
     space->requested -= bytes - (place_offset(place) & ((1u << space->shift) - 1));
-    place_set(space, index, place_pack(start << space->shift, place_next(place), 0));
-    body_set(space, index, BODY_HELD);
+    place_to(space, index, place_pack(start << space->shift, place_next(place), 0));
+    body_to(space, index, BODY_HELD);
     return true;
 }
 
 size_t span_space_extent(const struct span_space *space, size_t offset)
 {
     uint32_t unit = (uint32_t) (offset >> space->shift);
-    return (size_t) (starts_after(&space->starts, unit + 1) - unit) << space->shift;
+    return (size_t) (next_start(space, unit + 1) - unit) << space->shift;
 }
 
 void span_space_reclaim(struct span_space *space, size_t offset)
 {
     uint32_t start = (uint32_t) (offset >> space->shift);
     uint32_t index = chain_find(space, start);
-    uint32_t end = join_after(space, starts_after(&space->starts, start + 1));
+    uint32_t end = join_after(space, next_start(space, start + 1));
     if (start > 0) {
         uint32_t before = starts_before(&space->starts, start - 1);
         uint32_t other = chain_find(space, before);
@@ -550,26 +433,26 @@ bool span_space_shrink(struct span_space *space, size_t offset, size_t size)
     if (index == 0 || size == 0)
         return false;
     uint32_t start = (uint32_t) (offset >> space->shift);
-    uint32_t end = starts_after(&space->starts, start + 1);
-    uint64_t place = place_get(space, index);
+    uint32_t end = next_start(space, start + 1);
+    uint64_t place = place_of(space, index);
     size_t unit = (size_t) 1 << space->shift;
     size_t bytes = (size_t) (end - start) << space->shift;
     size_t old = bytes - (place_offset(place) & (unit - 1));
     if (size > old)
         return false;
     uint32_t cut = start + (uint32_t) ((size + unit - 1) >> space->shift);
-    if (cut < end && (!record_prepare(space, 1) || !chunk_prepare(space, cut)))
+    if (cut < end && !prepare(space, 1, cut, cut))
         return false;
 
     uint32_t slack = (uint32_t) (((size_t) (cut - start) << space->shift) - size);
     if (cut < end) {
-        uint32_t rest = record_take(space);
+        uint32_t rest = extents_take(&space->extents);
         extent_insert(space, rest, cut, 0, 0);
         bin_insert(space, rest, join_after(space, end) - cut);
     }
     /* Removing the hole behind may have changed this record's place in its chain. */
-    place = place_get(space, index);
-    place_set(space, index, place_pack((start << space->shift) | slack, place_next(place),
+    place = place_of(space, index);
+    place_to(space, index, place_pack((start << space->shift) | slack, place_next(place),
                                        place_generation(place)));
     space->used -= (size_t) (end - cut) << space->shift;
     space->requested -= old - size;
@@ -584,15 +467,16 @@ bool span_space_init(struct span_space *space, size_t size, unsigned shift,
     memset(space, 0, sizeof *space);
     space->memory = *memory;
     space->shift = shift;
-    space->starts.units = (uint32_t) (size >> shift);
-    space->starts.chunk_count = (space->starts.units + STARTS_CHUNK_UNITS - 1) >> STARTS_CHUNK_SHIFT;
-    space->record_count = 1;
-    space->starts.chunks = memory->alloc(memory->context, space->starts.chunk_count * sizeof *space->starts.chunks);
-    if (space->starts.chunks == NULL || !record_prepare(space, 1) || !chunk_prepare(space, 0)) {
+    struct starts *starts = &space->starts;
+    starts->units = (uint32_t) (size >> shift);
+    starts->chunk_count = (starts->units + STARTS_CHUNK_UNITS - 1) >> STARTS_CHUNK_SHIFT;
+    extents_init(&space->extents);
+    starts->chunks = memory->alloc(memory->context, starts->chunk_count * sizeof *starts->chunks);
+    if (starts->chunks == NULL || !prepare(space, 1, 0, 0)) {
         span_space_fini(space);
         return false;
     }
-    uint32_t index = record_take(space);
+    uint32_t index = extents_take(&space->extents);
     extent_insert(space, index, 0, 0, 0);
     bin_insert(space, index, space->starts.units);
     return true;
@@ -601,23 +485,16 @@ bool span_space_init(struct span_space *space, size_t size, unsigned shift,
 void span_space_fini(struct span_space *space)
 {
     struct span_memory *memory = &space->memory;
-    for (unsigned i = 0; i < sizeof space->tables / sizeof *space->tables; i++) {
-        struct span_record_table *table = atomic_load(&space->tables[i]);
-        for (unsigned j = 0; table != NULL && j < TABLE_BLOCKS; j++) {
-            struct span_record *block = atomic_load(&table->blocks[j]);
-            if (block != NULL)
-                memory->free(memory->context, block, BLOCK_RECORDS * sizeof *block);
-        }
-        if (table != NULL)
-            memory->free(memory->context, table, sizeof *table);
-    }
-    for (uint32_t i = 0; space->starts.chunks != NULL && i < space->starts.chunk_count; i++) {
-        struct starts_chunk *chunk = atomic_load(&space->starts.chunks[i]);
+    struct starts *starts = &space->starts;
+    extents_fini(&space->extents, memory);
+    for (uint32_t i = 0; starts->chunks != NULL && i < starts->chunk_count; i++) {
+        struct starts_chunk *chunk = atomic_load(&starts->chunks[i]);
         if (chunk != NULL)
             memory->free(memory->context, chunk, sizeof *chunk);
     }
-    if (space->starts.chunks != NULL)
-        memory->free(memory->context, space->starts.chunks, space->starts.chunk_count * sizeof *space->starts.chunks);
+    if (starts->chunks != NULL)
+        memory->free(memory->context, starts->chunks,
+                     starts->chunk_count * sizeof *starts->chunks);
     memset(space, 0, sizeof *space);
 }
 
@@ -626,21 +503,21 @@ bool span_space_hold(struct span_space *space, size_t offset, size_t size)
     uint32_t start = (uint32_t) (offset >> space->shift);
     uint32_t end = start + (uint32_t) (size >> space->shift);
     uint32_t hole = chain_find(space, 0);
-    if (!record_prepare(space, 2) || !chunk_prepare(space, start) || !chunk_prepare(space, end))
+    if (!prepare(space, 2, start, end))
         return false;
     bin_remove(space, hole, space->starts.units);
     if (end < space->starts.units) {
-        uint32_t rest = record_take(space);
+        uint32_t rest = extents_take(&space->extents);
         extent_insert(space, rest, end, 0, 0);
         bin_insert(space, rest, space->starts.units - end);
     }
     if (start > 0) {
-        uint32_t index = record_take(space);
+        uint32_t index = extents_take(&space->extents);
         extent_insert(space, index, start, 0, 0);
         bin_insert(space, hole, start);
         hole = index;
     }
-    body_set(space, hole, BODY_HELD);
+    body_to(space, hole, BODY_HELD);
     return true;
 }
 
@@ -672,9 +549,9 @@ size_t span_space_largest(const struct span_space *space)
     unsigned bin = bin_last(space);
     uint32_t longest = 0;
     for (uint32_t index = space->bins[bin]; index != 0;
-         index = links_next(body_get(space, index))) {
-        uint32_t start = start_of(space, place_get(space, index));
-        uint32_t length = starts_after(&space->starts, start + 1) - start;
+         index = links_next(body_of(space, index))) {
+        uint32_t start = start_of(space, place_of(space, index));
+        uint32_t length = next_start(space, start + 1) - start;
         if (length > longest)
             longest = length;
     }
@@ -683,9 +560,9 @@ size_t span_space_largest(const struct span_space *space)
 
 bool span_space_next_hole(const struct span_space *space, size_t *offset, size_t *size)
 {
-    uint32_t unit = starts_after(&space->starts, (uint32_t) (*offset >> space->shift));
+    uint32_t unit = next_start(space, (uint32_t) (*offset >> space->shift));
     while (unit < space->starts.units) {
-        uint32_t end = starts_after(&space->starts, unit + 1);
+        uint32_t end = next_start(space, unit + 1);
         if (is_hole(space, chain_find(space, unit))) {
             *offset = (size_t) unit << space->shift;
             *size = (size_t) (end - unit) << space->shift;
@@ -704,15 +581,15 @@ static const char *verify_bins(const struct span_space *space, uint32_t *holes)
             return "a bin's bit does not tell whether it holds a hole";
         uint32_t previous = 0;
         for (uint32_t index = space->bins[bin]; index != 0;) {
-            uint64_t place = place_get(space, index), body = body_get(space, index);
+            uint64_t place = place_of(space, index), body = body_of(space, index);
             uint32_t start = start_of(space, place);
             if (place_is_live(place) || place_offset(place) == NO_OFFSET)
                 return "a bin holds something that is not a hole";
             if (links_previous(body) != previous)
                 return "a bin's list is broken";
-            if (bin_of(starts_after(&space->starts, start + 1) - start) != bin)
+            if (bin_of(next_start(space, start + 1) - start) != bin)
                 return "a hole is in the wrong bin";
-            if (++*holes > space->record_count)
+            if (++*holes > space->extents.count)
                 return "a bin's list has a loop";
             previous = index;
             index = links_next(body);
@@ -730,16 +607,16 @@ const char *span_space_verify(const struct span_space *space)
     size_t spans = 0, used = 0, requested = 0;
     uint32_t holes = 0, extents = 0, binned = 0;
     bool after_hole = false;
-    if (starts_after(&space->starts, 0) != 0)
+    if (next_start(space, 0) != 0)
         return "no extent begins at the start of the range";
     for (uint32_t unit = 0, end; unit < space->starts.units; unit = end) {
-        end = starts_after(&space->starts, unit + 1);
+        end = next_start(space, unit + 1);
         if (starts_before(&space->starts, end - 1) != unit)
             return "the two directions of the bitmap disagree";
         uint32_t index = chain_find(space, unit);
         if (index == 0)
             return "an extent has no record";
-        uint64_t place = place_get(space, index);
+        uint64_t place = place_of(space, index);
         uint32_t slack = place_offset(place) & ((1u << space->shift) - 1);
         bool hole = is_hole(space, index);
         if (hole && after_hole)
@@ -757,7 +634,7 @@ const char *span_space_verify(const struct span_space *space)
     }
     if (spans != space->spans || used != space->used || requested != space->requested)
         return "the totals of live spans are wrong";
-    if (extents + space->record_spares + 1 != space->record_count)
+    if (extents + space->extents.spares + 1 != space->extents.count)
         return "a record is neither in use nor spare";
     const char *broken = verify_bins(space, &binned);
     if (broken == NULL && binned != holes)

@@ -18,6 +18,7 @@
 #ifndef MEMORY_SPAN_H
 #define MEMORY_SPAN_H
 
+#include "memory/extent.h"
 #include "memory/starts.h"
 
 #include <stdatomic.h>
@@ -33,23 +34,11 @@
 #define SPAN_EXACT_BINS 1024
 #define SPAN_BINS (SPAN_EXACT_BINS + 16 * 8)
 
-/* Where the bookkeeping lives.  `alloc` returns zeroed memory, or NULL. */
-struct span_memory {
-    void *(*alloc)(void *context, size_t size);
-    void (*free)(void *context, void *memory, size_t size);
-    void *context;
-};
-
-struct span_record_table;
-
 struct span_space {
     struct span_memory memory;
     unsigned shift;              /* log2 of the bytes in a unit */
     struct starts starts;
-    _Atomic(struct span_record_table *) tables[64];    /* records, by the top bits of their index */
-    uint32_t record_count;       /* records that ever were in use; index 0 never is */
-    uint32_t record_spare;       /* list of records that are not in use, through `body` */
-    uint32_t record_spares;      /* its length */
+    struct extents extents;
     uint32_t generation;         /* of the latest allocation */
     uint32_t bins[SPAN_BINS];    /* first hole of each, 0: none */
     uint64_t bin_filled[SPAN_BINS / 64];
