@@ -5,6 +5,7 @@
 #include "error.h"
 #include "link/link.h"
 #include "memory/state.h"
+#include "osr/room.h"
 #include "walk/unwind.h"
 
 #include <stdio.h>
@@ -12,7 +13,7 @@
 
 const struct pool_room *const pool_rooms[ROOM_COUNT] = {
     [ROOM_LINK] = &link_room,
-    [ROOM_OSR] = NULL,
+    [ROOM_OSR] = &osr_room,
     [ROOM_WALK] = &walk_room,
 };
 

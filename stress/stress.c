@@ -14,6 +14,7 @@
 /* In the order of --help and of `all`. */
 static const struct scenario *const scenarios[] = {
     &scenario_replay,
+    &scenario_osr,
 };
 
 enum { SCENARIO_COUNT = sizeof scenarios / sizeof scenarios[0] };

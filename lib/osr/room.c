@@ -1,0 +1,81 @@
+/* SPDX-License-Identifier: MIT */
+/* The room of OSR in a pool: made with the first site or entry, gone with the pool. */
+#include <config.h>
+
+#include "osr/room.h"
+
+#include "error.h"
+
+#include <stddef.h>
+
+struct osr_state *osr_state_locked(pp_pool *pool)
+{
+    struct osr_state *state = pool_room_state(pool, ROOM_OSR);
+    if (state != NULL)
+        return state;
+    state = pool_meta_alloc(pool, sizeof *state);
+    if (state == NULL)
+        return NULL;
+    state->sites.record_size = sizeof(struct site);
+    state->sites.offset = offsetof(struct site, record);
+    state->entries.record_size = sizeof(struct entry);
+    state->entries.offset = offsetof(struct entry, record);
+    pool_set_room_state(pool, ROOM_OSR, state);
+    return state;
+}
+
+static void osr_close(pp_pool *pool)
+{
+    struct osr_state *state = pool_room_state(pool, ROOM_OSR);
+    if (state == NULL)
+        return;
+    record_list_close(pool, &state->sites);
+    record_list_close(pool, &state->entries);
+    pool_meta_free(pool, state, sizeof *state);
+}
+
+/*
+ * Every site's target is the code of its entry, and entries have a reference
+ * for each site.  A thread that is about to publish may have one more: it takes
+ * it first, without the lock.
+ */
+static pp_status verify_locked(struct osr_state *state, pp_error *error)
+{
+    uint64_t held = 0, references = 0;
+    for (struct record *r = state->sites.live; r != NULL; r = r->next) {
+        struct site *site = (struct site *) ((char *) r - state->sites.offset);
+        struct entry *entry = atomic_load_explicit(&site->entry, memory_order_acquire);
+        if (entry == NULL)
+            continue;
+        held++;
+        if (atomic_load(&site->head.target) != (uintptr_t) entry->code)
+            return error_set(error, PP_E_FAULT, "site: its target is not the code of its entry");
+    }
+    for (struct record *r = state->entries.live; r != NULL; r = r->next) {
+        struct entry *entry = (struct entry *) ((char *) r - state->entries.offset);
+        uint32_t count = atomic_load(&entry->references);
+        if (count == ENTRY_CLOSED)
+            return error_set(error, PP_E_FAULT, "entry: destroyed and still listed");
+        references += count;
+    }
+    if (held > references)
+        return error_set(error, PP_E_FAULT, "entries: %llu references, but %llu sites lead to one",
+                         (unsigned long long) references, (unsigned long long) held);
+    return PP_OK;
+}
+
+static pp_status osr_verify(pp_pool *pool, pp_error *error)
+{
+    pp_status status = PP_OK;
+    pool_lock(pool);
+    struct osr_state *state = pool_room_state(pool, ROOM_OSR);
+    if (state != NULL)
+        status = verify_locked(state, error);
+    pool_unlock(pool);
+    return status;
+}
+
+const struct pool_room osr_room = {
+    .close = osr_close,
+    .verify = osr_verify,
+};

@@ -1,0 +1,19 @@
+/* SPDX-License-Identifier: MIT */
+/* What this room keeps for a pool: its sites and entries. */
+#ifndef OSR_ROOM_H
+#define OSR_ROOM_H
+
+#include "memory/pool.h"
+#include "osr/entry.h"
+#include "osr/site.h"
+
+struct osr_state {
+    struct record_list sites, entries;
+};
+
+/* The state of a pool, made when first asked for; NULL: no memory.  pool_lock held. */
+struct osr_state *osr_state_locked(pp_pool *pool);
+
+extern const struct pool_room osr_room;
+
+#endif
