@@ -2,14 +2,16 @@
 /*
  * A process that loads the library with dlopen.
  *
- *      load LIBRARY                            whether that can be loaded at all
- *      load LIBRARY FILLER ALLOCATOR [full]
+ *      load LIBRARY                              whether that can be loaded at all
+ *      load LIBRARY PLUGIN ALLOCATOR [FILLER]
  *
- * With `full`, all static thread-local storage is used up first, by loading
- * copies of FILLER until one is refused.  Then LIBRARY must load, a pool must
- * work with its metadata in ALLOCATOR (or "any"), and the process's own
- * functions must be where they were.
+ * With FILLER, all static thread-local storage is used up first, by loading
+ * copies of it until one is refused.  Then LIBRARY must load, a pool must work
+ * with its metadata in ALLOCATOR (or "any"), the process's own functions must
+ * be where they were, and a C++ module that is loaded then must be able to throw.
  */
+#include <config.h>
+
 #include "interpose/owner.h"
 #include "interpose/pool.h"
 
@@ -70,9 +72,8 @@ int main(int argc, char **argv)
         return dlopen(argv[1], RTLD_NOW | RTLD_LOCAL) == NULL;
     if (argc < 4)
         return 99;
-    const void *malloc_before = dlsym(RTLD_DEFAULT, "malloc");
     if (argc > 4)
-        expect(fill_static_tls(argv[2]) > 0, "fillers use up the static thread-local storage");
+        expect(fill_static_tls(argv[4]) > 0, "fillers use up the static thread-local storage");
 
     void *handle = dlopen(argv[1], RTLD_NOW | RTLD_LOCAL);
     if (handle == NULL) {
@@ -81,13 +82,11 @@ int main(int argc, char **argv)
     }
     struct library library;
     expect(find(handle, &library), "the library has its functions");
-    const char *allocator = failures == 0 ? use_pool(&library) : NULL;
-    printf("metadata in %s\n", allocator != NULL ? allocator : "nothing");
-    expect(allocator != NULL && (strcmp(argv[3], "any") == 0 || strcmp(allocator, argv[3]) == 0),
-           "a pool works, with its metadata where it was expected");
-    expect(dlsym(RTLD_DEFAULT, "malloc") == malloc_before, "malloc is the same as before");
+    expect_allocator(failures == 0 ? use_pool(&library) : NULL, argv[3]);
     expect(dlsym(RTLD_DEFAULT, "mallocx") == NULL, "jemalloc is not in the global search order");
-    expect_libc_owns_heap_and_backtrace();
-    expect_libgcc_or_nobody_unwinds();
+    expect_host_unchanged("libc.so.");
+#if HAVE_CXX
+    expect_plugin_throws(argv[2]);
+#endif
     return failures != 0;
 }

@@ -14,6 +14,14 @@
 
 static int failures;
 
+static inline void expect(int truth, const char *what)
+{
+    if (!truth) {
+        printf("not so: %s\n", what);
+        failures++;
+    }
+}
+
 static inline const char *file_of(const void *address)
 {
     Dl_info info;
@@ -39,36 +47,56 @@ static inline void expect_first(const char *name, const char *file)
     expect_owner(name, dlsym(RTLD_DEFAULT, name), file);
 }
 
-static inline void expect(int truth, const char *what)
+/*
+ * `heap` still owns what jemalloc could replace, the C library what an unwinder
+ * could, and the compiler's unwinder (or nobody) what libunwind could.
+ */
+static inline void expect_host_unchanged(const char *heap)
 {
-    if (!truth) {
-        printf("not so: %s\n", what);
-        failures++;
-    }
-}
-
-/* The C library still owns what jemalloc and unwinders could replace. */
-static inline void expect_libc_owns_heap_and_backtrace(void)
-{
-    static const char *const names[] = {
-        "malloc", "calloc", "realloc", "free", "aligned_alloc", "posix_memalign", "memalign",
-        "malloc_usable_size", "backtrace", "backtrace_symbols", "mmap", "munmap", "mprotect", "fork",
-        "sigaction", "pthread_create",
+    static const char *const of_heap[] = {
+        "malloc", "calloc", "realloc", "free", "aligned_alloc", "posix_memalign", "memalign", "malloc_usable_size",
     };
-    for (size_t i = 0; i < sizeof names / sizeof *names; i++)
-        expect_first(names[i], "libc.so.");
-}
-
-/* The compiler's unwinder, or nobody, owns these in the global search order. */
-static inline void expect_libgcc_or_nobody_unwinds(void)
-{
-    static const char *const names[] = {
+    static const char *const of_libc[] = {
+        "backtrace", "backtrace_symbols", "mmap", "munmap", "mprotect", "fork", "sigaction", "pthread_create",
+    };
+    static const char *const of_unwinder[] = {
         "_Unwind_RaiseException", "_Unwind_Resume", "_Unwind_Backtrace", "_Unwind_Find_FDE",
         "_Unwind_GetIP", "_Unwind_DeleteException", "__register_frame", "__deregister_frame",
     };
-    for (size_t i = 0; i < sizeof names / sizeof *names; i++)
-        if (dlsym(RTLD_DEFAULT, names[i]) != NULL)
-            expect_first(names[i], "libgcc_s.so.");
+    for (size_t i = 0; i < sizeof of_heap / sizeof *of_heap; i++)
+        expect_first(of_heap[i], heap);
+    for (size_t i = 0; i < sizeof of_libc / sizeof *of_libc; i++)
+        expect_first(of_libc[i], "libc.so.");
+    for (size_t i = 0; i < sizeof of_unwinder / sizeof *of_unwinder; i++)
+        if (dlsym(RTLD_DEFAULT, of_unwinder[i]) != NULL)
+            expect_first(of_unwinder[i], "libgcc_s.so.");
+}
+
+/* A pool's bookkeeping is in `wanted`, or works at all if that is "any". */
+static inline void expect_allocator(const char *actual, const char *wanted)
+{
+    printf("metadata in %s\n", actual != NULL ? actual : "nothing");
+    expect(actual != NULL && (strcmp(wanted, "any") == 0 || strcmp(actual, wanted) == 0),
+           "a pool works, with its metadata where it was expected");
+}
+
+/* A C++ module, loaded now, throws and catches, through libgcc's unwinder. */
+static inline void expect_plugin_throws(const char *path)
+{
+    void *plugin = dlopen(path, RTLD_NOW | RTLD_LOCAL);
+    const void *(*unwinder)(void) = NULL;
+    int (*throw_and_catch)(int) = NULL;
+    if (plugin != NULL) {
+        *(void **) &unwinder = dlsym(plugin, "plugin_unwinder");
+        *(void **) &throw_and_catch = dlsym(plugin, "plugin_throw");
+    }
+    if (unwinder == NULL || throw_and_catch == NULL) {
+        printf("%s\n", dlerror());
+        failures++;
+        return;
+    }
+    expect_owner("_Unwind_RaiseException of a plugin", unwinder(), "libgcc_s.so.");
+    expect(throw_and_catch(20), "the plugin catches what it throws");
 }
 
 #endif
