@@ -9,6 +9,7 @@
 
 #include "memory/meta.h"
 
+#include <stdbool.h>
 #include <stdint.h>
 #include <stdlib.h>
 
@@ -64,23 +65,61 @@ static int is_jemalloc(const struct meta *meta)
     return meta->arena != 0;
 }
 
+/*
+ * Arenas of closed pools, for the next ones: a destroyed arena leaves 2 MiB of its
+ * address space behind, because jemalloc retains what it once mapped.  0 is an empty
+ * place.  An arena belongs to who takes it out by an exchange.
+ */
+static _Atomic unsigned spare_arenas[32];
+enum { SPARE_ARENAS = sizeof spare_arenas / sizeof spare_arenas[0] };
+
+static unsigned take_spare_arena(void)
+{
+    for (unsigned i = 0; i < SPARE_ARENAS; i++) {
+        unsigned arena = atomic_exchange(&spare_arenas[i], 0);
+        if (arena != 0)
+            return arena;
+    }
+    return 0;
+}
+
+static bool keep_spare_arena(unsigned arena)
+{
+    for (unsigned i = 0; i < SPARE_ARENAS; i++) {
+        unsigned empty = 0;
+        if (atomic_compare_exchange_strong(&spare_arenas[i], &empty, arena))
+            return true;
+    }
+    return false;
+}
+
 static void arena_open(struct meta *meta)
 {
-    unsigned arena = 0;
-    size_t size = sizeof arena;
     pthread_once(&je_once, find_jemalloc);
+    if (je.mallocx == NULL)
+        return;
     /* Arena 0 is everybody's; one that was created never has this number. */
-    if (je.mallocx == NULL || je.mallctl("arenas.create", &arena, &size, NULL, 0) != 0)
+    unsigned arena = take_spare_arena();
+    size_t size = sizeof arena;
+    if (arena == 0 && je.mallctl("arenas.create", &arena, &size, NULL, 0) != 0)
         return;
     meta->arena = arena;
     meta->name = "jemalloc";
 }
 
-static void arena_close(struct meta *meta)
+static void arena_control(unsigned arena, const char *what)
 {
     char name[64];
-    snprintf(name, sizeof name, "arena.%u.destroy", meta->arena);
+    snprintf(name, sizeof name, "arena.%u.%s", arena, what);
     je.mallctl(name, NULL, NULL, NULL, 0);
+}
+
+static void arena_close(struct meta *meta)
+{
+    arena_control(meta->arena, "reset");
+    arena_control(meta->arena, "purge");
+    if (!keep_spare_arena(meta->arena))
+        arena_control(meta->arena, "destroy");
 }
 
 static void *arena_alloc(struct meta *meta, size_t size)
