@@ -224,7 +224,7 @@ void symbol_table_close(struct symbol_table *table, pp_pool *pool)
     }
     pool_meta_free(pool, table->names, bucket_bytes(table->buckets));
     pool_meta_free(pool, table->addresses, bucket_bytes(table->buckets));
-    *table = (struct symbol_table) { 0 };
+    memset(table, 0, sizeof *table);
 }
 
 /* ---- public ----------------------------------------------------------- */
