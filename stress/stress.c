@@ -15,6 +15,7 @@
 static const struct scenario *const scenarios[] = {
     &scenario_replay,
     &scenario_osr,
+    &scenario_walk,
 };
 
 enum { SCENARIO_COUNT = sizeof scenarios / sizeof scenarios[0] };
