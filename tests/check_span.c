@@ -505,7 +505,7 @@ static void *look_up(void *argument)
                 info.size != stable->size[i] || info.owner != (void *) ((uintptr_t) (i + 1) << 4))
                 wrong++;
             /* Whatever it says of spans that come and go, it must come back. */
-            span_space_at(&space, lookups * 7919 % ((size_t) 1 << 20), &info);
+            span_space_at(&space, lookups * 7919 % ((size_t) 192 << 10), &info);
         }
     }
     atomic_fetch_add(&stable->lookups, lookups);
@@ -519,7 +519,7 @@ START_TEST(lookups_are_right_while_others_allocate_and_free)
     static size_t other[OTHERS];
     pthread_t threads[2];
     double seconds = number_from("TEST_SECONDS", 8) / 4.0;
-    open_space((size_t) 1 << 20, SPAN_GRANULE_SHIFT);
+    open_space((size_t) 192 << 10, SPAN_GRANULE_SHIFT); /* long chains that change fast */
     for (unsigned i = 0; i < STABLE; i++) {
         for (unsigned j = 0; j < 3; j++) /* something around it that goes away again */
             other[i * 3 + j] = take(16 + 16 * j, 16);
@@ -537,12 +537,12 @@ START_TEST(lookups_are_right_while_others_allocate_and_free)
     for (double end = now() + seconds; operations % 1024 != 0 || now() < end; operations++) {
         unsigned slot = random_below(OTHERS);
         if (other[slot] == FULL) {
-            other[slot] = take(16 + random_below(500), 16);
+            other[slot] = take(1 + random_below(64), 16);
         } else if (random_below(4) != 0) {
             require(span_space_free(&space, other[slot]));
             other[slot] = FULL;
         } else {
-            span_space_shrink(&space, other[slot], 1 + random_below(300));
+            span_space_shrink(&space, other[slot], 1 + random_below(40));
         }
     }
     atomic_store(&stable.stop, true);
