@@ -350,10 +350,9 @@ static pp_status measure_byte(struct region *region, void *context, size_t *size
     struct plan *plan = context;
     pp_status status = plan_place(plan, region);
 
-    if (status == PP_OK &&
-        plan->bytes.total > atomic_load_explicit(&region->room, memory_order_relaxed))
-        status = PP_E_NOMEM;
-    *size = 1;
+    /* What does not fit is asked for in full, so that the search goes on to the next region. */
+    bool fits = plan->bytes.total <= atomic_load_explicit(&region->room, memory_order_relaxed);
+    *size = fits ? 1 : plan->bytes.total;
     return status;
 }
 
