@@ -584,14 +584,15 @@ static const char *verify_traps(const struct region *region)
     const uint8_t *code = (const uint8_t *) region->code_lo;
     uint32_t trap = isa_host.trap;
     for (; span_space_next_hole(&region->spans, &offset, &size); offset += size) {
-        for (size_t i = offset; i < offset + size;) {
-            if (!page_is_backed(region, i / page)) {
-                i = (i / page + 1) * page;
-                continue;
-            }
-            if (memcmp(code + i, &trap, isa_host.trap_size) != 0)
+        for (size_t i = offset, end; i < offset + size; i = end) {
+            end = (i / page + 1) * page;
+            if (end > offset + size)
+                end = offset + size;
+            /* The first trap, and every other like the one before it. */
+            if (page_is_backed(region, i / page) &&
+                (memcmp(code + i, &trap, isa_host.trap_size) != 0 ||
+                 memcmp(code + i, code + i + isa_host.trap_size, end - i - isa_host.trap_size) != 0))
                 return "a hole holds something else than traps";
-            i += isa_host.trap_size;
         }
     }
     return NULL;
