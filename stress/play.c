@@ -22,6 +22,7 @@ enum {
     VERIFY_SHARE = 4,      /* or more: the looks take one of so many parts of the time */
     STALE_EVENTS = 7,      /* frees between two tries to use the handle again */
     CHURN_MAX = 8,         /* traces freed and linked again at a time */
+    PAGES_MAX = 512 << 20, /* bytes of pages per trace at a time; traces beyond go without */
     SHARED_EXACT = 4096    /* symbols that an island certainly has room for */
 };
 
@@ -36,6 +37,7 @@ struct show {
     unsigned player_count;
     uint64_t pass;
     atomic_bool pages_off;    /* the system refuses a page per trace */
+    _Atomic uint64_t page_bytes;  /* of all pages per trace */
     _Atomic uint64_t verify_next; /* clock: not again before */
     _Atomic uint64_t live, peak, resident; /* bytes: live code and data, and the most of both */
     struct outcome *outcome;
@@ -231,7 +233,8 @@ static void link_pages(struct player *player, size_t index)
     struct show *show = player->show;
     struct part *part = &player->parts[index];
     char error[256];
-    if (atomic_load_explicit(&show->pages_off, memory_order_relaxed))
+    if (atomic_load_explicit(&show->pages_off, memory_order_relaxed) ||
+        atomic_load_explicit(&show->page_bytes, memory_order_relaxed) > PAGES_MAX)
         return;
     uint64_t begin = stress_clock();
     bool good = pages_link(&part->pages, &player->synth, &show->targets, show->setting->is_far);
@@ -243,6 +246,7 @@ static void link_pages(struct player *player, size_t index)
                         errno != 0 ? strerror(errno) : "its symbols are out of reach");
         return;
     }
+    atomic_fetch_add(&show->page_bytes, part->pages.mapped);
     if (!perform(&player->performer, &player->synth, part->pages.base, error, sizeof error))
         complain(show, index, "in a page of its own: %s", error);
 }
@@ -252,6 +256,7 @@ static void free_pages(struct player *player, size_t index)
     struct part *part = &player->parts[index];
     if (part->pages.base == NULL)
         return;
+    atomic_fetch_sub(&player->show->page_bytes, part->pages.mapped);
     uint64_t begin = stress_clock();
     pages_free(&part->pages);
     note_time(player, PAGE_FREE, begin);
