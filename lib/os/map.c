@@ -5,6 +5,7 @@
 #include "os/map.h"
 
 #include <errno.h>
+#include <stdatomic.h>
 #include <sys/mman.h>
 #include <unistd.h>
 
@@ -43,7 +44,13 @@ static int map(uintptr_t *base, size_t size, int prot, int flags, int fd, size_t
 
 size_t map_page_size(void)
 {
-    return (size_t) sysconf(_SC_PAGESIZE);
+    static _Atomic size_t known; /* 0: not asked yet */
+    size_t size = atomic_load_explicit(&known, memory_order_relaxed);
+    if (size == 0) {
+        size = (size_t) sysconf(_SC_PAGESIZE);
+        atomic_store_explicit(&known, size, memory_order_relaxed);
+    }
+    return size;
 }
 
 int map_reserve(uintptr_t base, size_t size)
