@@ -15,6 +15,7 @@
 static const struct scenario *const scenarios[] = {
     &scenario_replay,
     &scenario_osr,
+    &scenario_resume,
     &scenario_walk,
 };
 

@@ -49,7 +49,7 @@ struct scenario {
     bool takes_files;
 };
 
-extern const struct scenario scenario_osr, scenario_replay, scenario_walk;
+extern const struct scenario scenario_osr, scenario_replay, scenario_resume, scenario_walk;
 
 /* ---- what to do --------------------------------------------------------- */
 

@@ -45,6 +45,12 @@
 #define BUFFER_OUT PP_REGS_SIZE
 #define BUFFER_CHECK (2 * PP_REGS_SIZE)      /* C function: buffer, whether in the body */
 
+/* A continuation of the async method, and its frame. */
+#define ASYNC_CODE 0
+#define ASYNC_COUNT 8
+#define ASYNC_FRAME_BYTES 64
+#define AT_CONTINUATION (-8)
+
 /* The buffer of the suspend method begins with a resume point; then the C function. */
 #define SUSPEND_CHECK PP_RESUME_SIZE
 
@@ -123,6 +129,23 @@ TEMPLATE_LABEL(store_body_call);
 TEMPLATE(suspend);
 TEMPLATE_LABEL(suspend_call);
 TEMPLATE_LABEL(suspend_here);
+
+/*
+ * A method that suspends itself, for the resume scenario: its argument is a
+ * continuation {code, count}, kept at FP - 8.  The head is followed by
+ * one of the ways into the body, which counts, stores its own first instruction
+ * as `code` again, and returns the count.
+ */
+TEMPLATE(async_head);
+/* jump to where the second argument says */
+TEMPLATE(async_bare);
+/* the counter of a patchpoint that runs out at once */
+TEMPLATE(async_counter);
+/* call a C function with the continuation, which does not return */
+TEMPLATE(async_old);
+TEMPLATE_LABEL(async_old_call);
+TEMPLATE(async_body);
+TEMPLATE_LABEL(async_body_self);
 
 /* if (n == 0) return 1: before anything else; not a method of its own */
 TEMPLATE(leaf);

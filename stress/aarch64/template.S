@@ -269,6 +269,40 @@ TEMPLATE(again_body)
     add     x0, x23, #1
 TEMPLATE_END(again_body)
 
+TEMPLATE(async_head)
+    hint    #34
+    stp     x29, x30, [sp, #-16]!
+    mov     x29, sp
+    sub     sp, sp, #ASYNC_FRAME_BYTES
+    stur    x0, [x29, #AT_CONTINUATION]
+TEMPLATE_END(async_head)
+
+TEMPLATE(async_bare)
+    br      x1
+TEMPLATE_END(async_bare)
+
+TEMPLATE(async_counter)
+    mov     w9, #1
+    stur    w9, [x29, #AT_COUNTER]
+TEMPLATE_END(async_counter)
+
+TEMPLATE(async_old)
+    TEMPLATE_LABEL(async_old_call)
+    .inst   0x94000000
+    udf     #0
+TEMPLATE_END(async_old)
+
+TEMPLATE(async_body)
+    ldur    x9, [x29, #AT_CONTINUATION]
+    ldr     x19, [x9, #ASYNC_COUNT]
+    add     x19, x19, #1
+    str     x19, [x9, #ASYNC_COUNT]
+    TEMPLATE_LABEL(async_body_self)
+    adr     x10, .
+    str     x10, [x9, #ASYNC_CODE]
+    mov     x0, x19
+TEMPLATE_END(async_body)
+
     HIDDEN(method_call)
 FUNC(method_call)
     stp     x29, x30, [sp, #-176]!

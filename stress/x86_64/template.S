@@ -257,6 +257,41 @@ TEMPLATE(again_body)
     lea     1(%r15), %rax
 TEMPLATE_END(again_body)
 
+TEMPLATE(async_head)
+    endbr64
+    push    %rbp
+    mov     %rsp, %rbp
+    sub     $ASYNC_FRAME_BYTES, %rsp
+    mov     %rdi, AT_CONTINUATION(%rbp)
+TEMPLATE_END(async_head)
+
+TEMPLATE(async_bare)
+    jmp     *%rsi
+TEMPLATE_END(async_bare)
+
+TEMPLATE(async_counter)
+    movl    $1, AT_COUNTER(%rbp)
+TEMPLATE_END(async_counter)
+
+TEMPLATE(async_old)
+    .byte   0xe8
+    TEMPLATE_LABEL(async_old_call)
+    .4byte  0
+    ud2
+TEMPLATE_END(async_old)
+
+TEMPLATE(async_body)
+    mov     AT_CONTINUATION(%rbp), %rdi
+    mov     ASYNC_COUNT(%rdi), %rbx
+    inc     %rbx
+    mov     %rbx, ASYNC_COUNT(%rdi)
+    .byte   0x48, 0x8d, 0x05                /* lea self(%rip), %rax */
+    TEMPLATE_LABEL(async_body_self)
+    .4byte  0
+    mov     %rax, ASYNC_CODE(%rdi)
+    mov     %rbx, %rax
+TEMPLATE_END(async_body)
+
     HIDDEN(method_call)
 FUNC(method_call)
     push    %rbp
