@@ -17,6 +17,8 @@
 #include <string.h>
 
 enum {
+    OP_NOTRACK = 0x3e,
+    OP_REX = 0x40,         /* to 0x4f */
     OP_PUSH_RBP = 0x55,
     OP_POP_RBP = 0x5d,
     OP_ADDR32 = 0x67,
@@ -28,6 +30,7 @@ enum {
     OP_INT3 = 0xcc,
     OP_CALL_REL32 = 0xe8,
     OP_JMP_REL32 = 0xe9,
+    OP_JMP_REL8 = 0xeb,
     OP_REPNE = 0xf2,
     OP_REP = 0xf3,
     OP_GROUP5 = 0xff,      /* call and jump through a register or memory, among others */
@@ -265,6 +268,17 @@ static bool is_return(const uint8_t *bytes, size_t after)
     return after >= 2 && (bytes[0] == OP_REP || bytes[0] == OP_REPNE) && bytes[1] == OP_RET;
 }
 
+/* jmp: relative, through memory or a register, with or without a notrack prefix. */
+static bool is_jump(const uint8_t *bytes, size_t after)
+{
+    while (after >= 2 && (bytes[0] == OP_NOTRACK || (bytes[0] & 0xf0) == OP_REX)) {
+        bytes++;
+        after--;
+    }
+    return after >= 2 && (bytes[0] == OP_JMP_REL32 || bytes[0] == OP_JMP_REL8
+                          || (bytes[0] == OP_GROUP5 && (bytes[1] >> 3 & 7) == 4));
+}
+
 static enum frame_state x86_64_frame_state(const uint8_t *pc, size_t before, size_t after)
 {
     if (is_prologue(pc, after))
@@ -274,6 +288,12 @@ static enum frame_state x86_64_frame_state(const uint8_t *pc, size_t before, siz
                                                                         : FRAME_STATE_SET;
     if (is_mov_rsp_rbp(pc, after) && before >= 1 && pc[-1] == OP_PUSH_RBP)
         return FRAME_STATE_PUSHED;
+    /*
+     * A tail call: the record was popped right before it.  0xc9 says nothing, as
+     * it is not only leave but also an operand, xor %ecx, %ecx for one.
+     */
+    if (before >= 1 && pc[-1] == OP_POP_RBP && is_jump(pc, after))
+        return FRAME_STATE_ENTRY;
     /* Whatever came before it (leave, pop), a return finds its address on top of the stack. */
     return is_return(pc, after) ? FRAME_STATE_ENTRY : FRAME_STATE_SET;
 }

@@ -80,9 +80,12 @@ pp_check check_return(uintptr_t return_address, enum return_to *to,
         *to = RETURN_ENTER;
         return PP_CHECK_NONE;
     }
-    if (!code_at(return_address - 1, place) || place->owner == NULL
-        || place->region->rule.kind == PP_FRAME_LEAF
-        || return_address - place->start > trace_code_size(place->owner))
+    bool known = place->owner != NULL
+                 && return_address - 1 - place->start < trace_code_size(place->owner);
+    if (!known
+        && (!code_at(return_address - 1, place) || place->owner == NULL
+            || place->region->rule.kind == PP_FRAME_LEAF
+            || return_address - place->start > trace_code_size(place->owner)))
         return PP_CHECK_CLASS;
     if (!isa_host.is_after_call((const uint8_t *) return_address, return_address - place->start))
         return PP_CHECK_CALL;

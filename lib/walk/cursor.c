@@ -69,11 +69,24 @@ static int broken(pp_walk *walk, pp_frame *frame, pp_check check)
     return 1;
 }
 
+/* AT_RETURN: where pc is. */
+static struct code_place place_of(const pp_walk *walk)
+{
+    return (struct code_place) {
+        .region = (struct region *) walk->reserved[PLACE_REGION],
+        .start = walk->reserved[PLACE_START],
+        .owner = (void *) walk->reserved[PLACE_OWNER],
+        .generation = (uint32_t) walk->reserved[PLACE_GENERATION],
+    };
+}
+
 /* The frame's caller is at this return address, if that is one. */
 static pp_check continue_at(pp_walk *walk, uintptr_t return_address, uintptr_t fp, uintptr_t sp)
 {
-    struct code_place place;
+    struct code_place place = { .owner = NULL };
     enum return_to to;
+    if (walk->state == AT_RETURN)
+        place = place_of(walk);
     return_address = check_strip(return_address);
     pp_check check = check_return(return_address, &to, &place);
     if (check != PP_CHECK_NONE)
@@ -329,12 +342,7 @@ static int step_from_top(pp_walk *walk, pp_frame *frame)
 
 static int step_from_return(pp_walk *walk, pp_frame *frame)
 {
-    struct code_place place = {
-        .region = (struct region *) walk->reserved[PLACE_REGION],
-        .start = walk->reserved[PLACE_START],
-        .owner = (void *) walk->reserved[PLACE_OWNER],
-        .generation = (uint32_t) walk->reserved[PLACE_GENERATION],
-    };
+    struct code_place place = place_of(walk);
     frame->pc = walk->pc;
     describe_trace(frame, &place);
     return frame_by_rule(walk, frame, &place.region->rule);
