@@ -24,16 +24,18 @@ static struct random stream;
 static pp_thread thread;
 static pp_pool *pool;
 
-static void open_pool(uint32_t flags)
+/* branch_range 1: every symbol is far, and calls of stubs go through trampolines. */
+static void open_pool(uint32_t flags, uint64_t branch_range)
 {
-    pp_pool_options options = { .size = sizeof options, .flags = flags };
+    pp_pool_options options = { .size = sizeof options, .flags = flags,
+                                .branch_range = branch_range };
     ck_assert_int_eq(pp_pool_create(&options, &pool), PP_OK);
     ck_assert_int_eq(pp_thread_init(&thread, NULL, NULL), PP_OK);
 }
 
 static void setup(void)
 {
-    open_pool(0);
+    open_pool(0, 0);
 }
 
 static void teardown(void)
@@ -124,7 +126,7 @@ END_TEST
 START_TEST(sum_with_landing_pads)
 {
     pp_pool_destroy(pool);
-    open_pool(PP_POOL_LANDING_PADS);
+    open_pool(PP_POOL_LANDING_PADS, 0);
     for (unsigned n = 0; n < SHAPES; n++) {
         struct method_shape shape = shape_of(METHOD_SUM, n);
         check_shape(&shape);
@@ -204,6 +206,27 @@ START_TEST(registers_survive_every_pass_and_the_transition)
         ck_assert_uint_eq(registers.wrong, 0);
         ck_assert_uint_le(passes, 2);
         ck_assert_uint_eq(registers.in_body, 2);
+        ck_assert_int_eq(method_close(&method), PP_OK);
+    }
+}
+END_TEST
+
+START_TEST(stubs_are_reached_through_trampolines)
+{
+    pp_pool_destroy(pool);
+    open_pool(_i & 1 ? PP_POOL_LANDING_PADS : 0, 1);
+    for (unsigned n = 0; n < SHAPES; n++) {
+        struct method_shape shape = shape_of(METHOD_SUM, n);
+        check_shape(&shape);
+        struct method method;
+        struct registers registers;
+        shape.kind = METHOD_REGISTERS;
+        registers_begin(&registers, random_stream(seed, n), shape.scheme,
+                        shape.save == PP_SAVE_V128);
+        ck_assert_int_eq(method_open(&method, pool, &shape), PP_OK);
+        ck_assert_uint_eq(run(&method, 1000, &registers, 0), 9);
+        ck_assert_uint_eq(registers.wrong, 0);
+        ck_assert_uint_eq(registers.checked, 10);
         ck_assert_int_eq(method_close(&method), PP_OK);
     }
 }
@@ -325,6 +348,7 @@ int main(void)
     tcase_add_loop_test(tests, large_frames, 0, 4);
     tcase_add_loop_test(tests, recursion_moves_each_activation_when_its_turn_comes, 0, SHAPES);
     tcase_add_loop_test(tests, registers_survive_every_pass_and_the_transition, 0, SHAPES);
+    tcase_add_loop_test(tests, stubs_are_reached_through_trampolines, 0, 2);
     tcase_add_loop_test(tests, failed_site_goes_on_in_tier0, 0, SHAPES);
     tcase_add_loop_test(tests, disabled_site_goes_on_in_tier0, 0, SHAPES);
     tcase_add_test(tests, one_of_many_threads_produces);

@@ -3,7 +3,8 @@
  * From compiled code out to C.  Not a C function: called by compiled code that
  * has a frame record.
  *
- *      in          x17 thread, x16 the C function, its arguments in registers
+ *      in          x17 thread, x15 the C function, its arguments in registers;
+ *                  a trampoline on the way here may have changed x16
  *      out         everything as the C function leaves it; x16, x17 undefined
  *
  *      FP + 8      return address into compiled code
@@ -29,7 +30,7 @@ CODE(pp_leave)
 .Lpp_leave_set:
     str     x17, [sp, #-16]!
     str     x29, [x17, #PP_THREAD_EXIT_FP]
-    blr     x16
+    blr     x15
     ldr     x17, [sp], #16
     str     xzr, [x17, #PP_THREAD_EXIT_FP]
     ldp     x29, x30, [sp], #16

@@ -54,7 +54,7 @@ PP_API uintptr_t pp_enter(pp_thread *thread, const void *code, uintptr_t a, uint
  *
  *              x86-64   AArch64
  *      in      r10      x17      the pp_thread
- *              r11      x16      the C function
+ *              r11      x15      the C function
  *      args    in registers only, by the C calling convention
  *      out     as the C function returns
  *

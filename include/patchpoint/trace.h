@@ -65,7 +65,8 @@ enum pp_reloc_section { PP_IN_CODE = 0, PP_IN_DATA = 1 };
  *
  * PLT32, CALL26 and JUMP26 go through a trampoline when the symbol is far.
  * GOT loads read a literal, or become address computations and direct calls
- * when the symbol is near.  Trampolines touch r11, or x16 and x17, only.
+ * when the symbol is near.  Trampolines touch x16 only, and on x86-64
+ * no register.
  */
 typedef struct pp_reloc {
     uint32_t offset;   /* of the field or instruction, from the start of its section */

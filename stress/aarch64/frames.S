@@ -49,8 +49,8 @@ PIECE_END(frames_tier0_head)
 
 PIECE(frames_body)
     ldr     x19, [x29, #FRAMES_CALL_SLOT]
-    ldr     x16, [x19, #FRAMES_VISIBLE]
-    cbz     x16, 1f
+    ldr     x15, [x19, #FRAMES_VISIBLE]
+    cbz     x15, 1f
     mov     x0, x19
     ldr     x17, [x19, #FRAMES_THREAD]
     ldr     x9, [x19, #FRAMES_LEAVE]

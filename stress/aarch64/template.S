@@ -175,7 +175,7 @@ TEMPLATE(store)
     ldur    x17, [x29, #AT_THREAD]
     mov     x0, x16
     mov     x1, #0
-    ldr     x16, [x16, #BUFFER_CHECK]
+    ldr     x15, [x16, #BUFFER_CHECK]
     TEMPLATE_LABEL(store_call)
     .inst   0x94000000                      /* bl */
     ldur    x9, [x29, #AT_SUM]
@@ -193,7 +193,7 @@ TEMPLATE(store_body)
     ldur    x17, [x29, #AT_THREAD]
     mov     x0, x16
     mov     x1, #1
-    ldr     x16, [x16, #BUFFER_CHECK]
+    ldr     x15, [x16, #BUFFER_CHECK]
     TEMPLATE_LABEL(store_body_call)
     .inst   0x94000000
     .irp n, 19, 20, 21, 22, 23, 24, 25, 26, 27, 28
@@ -214,7 +214,7 @@ TEMPLATE(suspend)
     str     x9, [x0, #PP_RESUME_SP]
     str     x29, [x0, #PP_RESUME_FP]
     ldur    x17, [x29, #AT_THREAD]
-    ldr     x16, [x0, #SUSPEND_CHECK]
+    ldr     x15, [x0, #SUSPEND_CHECK]
     mov     x1, #0
     TEMPLATE_LABEL(suspend_call)
     .inst   0x94000000

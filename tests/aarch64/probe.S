@@ -230,7 +230,7 @@ CODE(probe_leave)
     str     x19, [sp, #16]
     mov     x19, sp
     mov     x17, x0
-    mov     x16, x1
+    mov     x15, x1
     mov     x0, #11
     mov     x1, #12
     mov     x2, #13
@@ -259,7 +259,7 @@ CODE(probe_resumable)
     stp     x10, x9, [sp, #16 + PP_RESUME_PC]
     stp     x29, x2, [sp, #16 + PP_RESUME_FP]
     mov     x17, x0
-    mov     x16, x1
+    mov     x15, x1
     add     x1, sp, #16
     bl      pp_leave
     mov     x0, #1                          /* came back: refused */
