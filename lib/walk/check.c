@@ -70,6 +70,12 @@ pp_check check_record(const pp_thread *thread, uintptr_t fp, uint32_t cfa_offset
     return PP_CHECK_NONE;
 }
 
+pp_check check_call(uintptr_t return_address, uintptr_t start)
+{
+    return isa_host.is_after_call((const uint8_t *) return_address, return_address - start)
+               ? PP_CHECK_NONE : PP_CHECK_CALL;
+}
+
 pp_check check_return(uintptr_t return_address, enum return_to *to,
                       struct code_place *place)
 {
@@ -80,14 +86,11 @@ pp_check check_return(uintptr_t return_address, enum return_to *to,
         *to = RETURN_ENTER;
         return PP_CHECK_NONE;
     }
-    bool known = place->owner != NULL
-                 && return_address - 1 - place->start < trace_code_size(place->owner);
-    if (!known
-        && (!code_at(return_address - 1, place) || place->owner == NULL
-            || place->region->rule.kind == PP_FRAME_LEAF
-            || return_address - place->start > trace_code_size(place->owner)))
+    if (!code_at(return_address - 1, place) || place->owner == NULL
+        || place->region->rule.kind == PP_FRAME_LEAF
+        || return_address - place->start > trace_code_size(place->owner))
         return PP_CHECK_CLASS;
-    if (!isa_host.is_after_call((const uint8_t *) return_address, return_address - place->start))
+    if (check_call(return_address, place->start) != PP_CHECK_NONE)
         return PP_CHECK_CALL;
     *to = RETURN_TRACE;
     return PP_CHECK_NONE;

@@ -43,12 +43,13 @@ pp_check check_word(const pp_thread *thread, uintptr_t address, uintptr_t *word)
 
 /*
  * A return address, stripped.  RETURN_TRACE fills `place`, which belongs to the
- * byte before it: a call may be the last instruction of its trace.  A place that
- * this walk has found already, or one with owner NULL, comes in: methods call
- * themselves, and then it need not be looked up again.
+ * byte before it: a call may be the last instruction of its trace.
  */
 pp_check check_return(uintptr_t return_address, enum return_to *to,
                       struct code_place *place);
+
+/* The part of it that remains when the trace, which begins at `start`, is known. */
+pp_check check_call(uintptr_t return_address, uintptr_t start);
 
 /* Read the activation record at `anchor`, not below `floor`. */
 pp_check check_anchor(const pp_thread *thread, uintptr_t anchor, uintptr_t floor,

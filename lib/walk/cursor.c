@@ -80,28 +80,40 @@ static struct code_place place_of(const pp_walk *walk)
     };
 }
 
+/* Whether a return address is in the code of the trace that the walk is in: methods recurse. */
+static bool in_same_trace(const pp_walk *walk, uintptr_t return_address)
+{
+    return walk->state == AT_RETURN
+           && return_address - 1 - walk->reserved[PLACE_START]
+                  < trace_code_size((const struct trace *) walk->reserved[PLACE_OWNER]);
+}
+
 /* The frame's caller is at this return address, if that is one. */
 static pp_check continue_at(pp_walk *walk, uintptr_t return_address, uintptr_t fp, uintptr_t sp)
 {
-    struct code_place place = { .owner = NULL };
-    enum return_to to;
-    if (walk->state == AT_RETURN)
-        place = place_of(walk);
+    pp_check check;
     return_address = check_strip(return_address);
-    pp_check check = check_return(return_address, &to, &place);
-    if (check != PP_CHECK_NONE)
-        return check;
+    if (in_same_trace(walk, return_address)) {
+        check = check_call(return_address, walk->reserved[PLACE_START]);
+        if (check != PP_CHECK_NONE)
+            return check;
+    } else {
+        struct code_place place;
+        enum return_to to;
+        check = check_return(return_address, &to, &place);
+        if (check != PP_CHECK_NONE)
+            return check;
+        walk->state = to == RETURN_ENTER ? AT_ENTRY : AT_RETURN;
+        if (to == RETURN_TRACE) {
+            walk->reserved[PLACE_REGION] = (uintptr_t) place.region;
+            walk->reserved[PLACE_START] = place.start;
+            walk->reserved[PLACE_OWNER] = (uintptr_t) place.owner;
+            walk->reserved[PLACE_GENERATION] = place.generation;
+        }
+    }
     walk->pc = return_address;
     walk->fp = fp;
     walk->sp = sp;
-    walk->state = AT_ENTRY;
-    if (to == RETURN_TRACE) {
-        walk->state = AT_RETURN;
-        walk->reserved[PLACE_REGION] = (uintptr_t) place.region;
-        walk->reserved[PLACE_START] = place.start;
-        walk->reserved[PLACE_OWNER] = (uintptr_t) place.owner;
-        walk->reserved[PLACE_GENERATION] = place.generation;
-    }
     return PP_CHECK_NONE;
 }
 
