@@ -227,8 +227,9 @@ END(probe_spoil)
 CODE(probe_leave)
     stp     x29, x30, [sp, #-32]!
     mov     x29, sp
-    str     x19, [sp, #16]
+    stp     x19, x20, [sp, #16]
     mov     x19, sp
+    mov     x20, x0
     mov     x17, x0
     mov     x15, x1
     mov     x0, #11
@@ -244,15 +245,19 @@ probe_leave_return:
     mov     x9, sp
     cmp     x9, x19
     csel    x0, x0, xzr, eq
-    ldr     x19, [sp, #16]
+    ldr     x9, [x20, #PP_THREAD_EXIT_FP]   /* compiled code runs again */
+    cmp     x9, #0
+    csel    x0, x0, xzr, eq
+    ldp     x19, x20, [sp, #16]
     ldp     x29, x30, [sp], #32
     ret
 END(probe_leave)
 
-/* frame: SP + 16: pp_resume_point; SP + 48: SP, FP as they were */
+/* frame: SP + 16: pp_resume_point; SP + 48: SP, FP as they were; SP + 64: thread */
 CODE(probe_resumable)
-    stp     x29, x30, [sp, #-64]!
+    stp     x29, x30, [sp, #-80]!
     mov     x29, sp
+    str     x0, [sp, #64]
     mov     x9, sp
     stp     x9, x29, [sp, #48]
     adr     x10, .Lprobe_point
@@ -263,7 +268,7 @@ CODE(probe_resumable)
     add     x1, sp, #16
     bl      pp_leave
     mov     x0, #1                          /* came back: refused */
-    ldp     x29, x30, [sp], #64
+    ldp     x29, x30, [sp], #80
     ret
 .Lprobe_point:
     hint    #38
@@ -273,9 +278,12 @@ CODE(probe_resumable)
     b.ne    1f
     cmp     x10, x29
     b.ne    1f
-    ldp     x29, x30, [sp], #64
+    ldr     x9, [sp, #64]
+    ldr     x9, [x9, #PP_THREAD_EXIT_FP]
+    cbnz    x9, 1f
+    ldp     x29, x30, [sp], #80
     ret
 1:  mov     x0, #0
-    ldp     x29, x30, [sp], #64
+    ldp     x29, x30, [sp], #80
     ret
 END(probe_resumable)

@@ -229,6 +229,7 @@ CODE(probe_leave)
     push    %rbx
     push    %r12
     mov     %rsp, %r12
+    mov     %rdi, %rbx
     mov     %rdi, %r10
     mov     %rsi, %r11
     mov     $11, %edi
@@ -242,21 +243,24 @@ CODE(probe_leave)
 probe_leave_return:
     inc     %rax
     cmp     %rsp, %r12
-    je      1f
-    xor     %eax, %eax
-1:  mov     -8(%rbp), %rbx
+    jne     1f
+    cmpq    $0, PP_THREAD_EXIT_FP(%rbx)     /* compiled code runs again */
+    je      2f
+1:  xor     %eax, %eax
+2:  mov     -8(%rbp), %rbx
     mov     -16(%rbp), %r12
     leave
     ret
 END(probe_leave)
 
-/* frame: FP - 32 .. FP: pp_resume_point; FP - 48: SP, FP as they were */
+/* frame: FP - 32 .. FP: pp_resume_point; FP - 48: SP, FP as they were; FP - 56: thread */
 CODE(probe_resumable)
     push    %rbp
     mov     %rsp, %rbp
     sub     $64, %rsp
     mov     %rsp, -48(%rbp)
     mov     %rbp, -40(%rbp)
+    mov     %rdi, -56(%rbp)
     lea     .Lprobe_point(%rip), %rax
     mov     %rax, -32 + PP_RESUME_PC(%rbp)
     mov     %rsp, -32 + PP_RESUME_SP(%rbp)
@@ -274,6 +278,9 @@ CODE(probe_resumable)
     cmp     %rsp, 16(%rsp)
     jne     1f
     cmp     %rbp, 24(%rsp)
+    jne     1f
+    mov     -56(%rbp), %rcx
+    cmpq    $0, PP_THREAD_EXIT_FP(%rcx)
     jne     1f
     leave
     ret
