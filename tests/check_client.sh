@@ -62,9 +62,9 @@ for client in "$@"; do
                 link="-static $($PKG_CONFIG --libs --static libpatchpoint)" ;;
         esac
         # shellcheck disable=SC2086 # lists
-        build_and_run "C, $kind" $CC $CFLAGS -Wall -Wextra
+        build_and_run "C, $kind" $CC $CFLAGS -Wall
         # shellcheck disable=SC2086
-        [ -z "$CXX" ] || build_and_run "C++, $kind" $CXX $CXXFLAGS -Wall -Wextra -x c++
+        [ -z "$CXX" ] || build_and_run "C++, $kind" $CXX $CXXFLAGS -Wall -x c++
     done
 done
 
