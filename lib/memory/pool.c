@@ -107,11 +107,15 @@ static pp_status open_region(pp_pool *pool, const struct frame_rule *rule,
     return PP_OK;
 }
 
+/*
+ * Lookups first: whoever finds the region in the list takes a span of it and may
+ * look its address up at once.
+ */
 static void publish_region(pp_pool *pool, struct region *region)
 {
     region->next = atomic_load_explicit(&pool->regions, memory_order_relaxed);
-    atomic_store_explicit(&pool->regions, region, memory_order_release);
     code_map_publish(region);
+    atomic_store_explicit(&pool->regions, region, memory_order_release);
 }
 
 /* ---- spans ------------------------------------------------------------ */
