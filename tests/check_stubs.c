@@ -14,6 +14,7 @@
 #include <check.h>
 #include <errno.h>
 #include <fenv.h>
+#include <setjmp.h>
 #include <stddef.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -463,6 +464,52 @@ START_TEST(every_stub_has_a_row)
 }
 END_TEST
 
+/* ---- leaving by longjmp ------------------------------------------------ */
+
+static jmp_buf landing;
+
+static void jump_out(pp_thread *thread)
+{
+    ck_assert_uint_ne(thread->anchor, 0);
+    longjmp(landing, 1);
+}
+
+static void nest_and_jump_out(pp_thread *thread)
+{
+    pp_enter(thread, (const void *) jump_out, (uintptr_t) thread, 0, 0, 0);
+}
+
+static int enter_and_jump_out(pp_thread *thread)
+{
+    if (setjmp(landing) != 0)
+        return 1;
+    pp_enter(thread, (const void *) nest_and_jump_out, (uintptr_t) thread, 0, 0, 0);
+    return 0;
+}
+
+/* Between two activations, so that rewinding too far would show as well. */
+static void enter_jump_and_rewind(pp_thread *thread)
+{
+    pp_mark mark = pp_thread_mark(thread);
+    uintptr_t anchor = thread->anchor;
+    ck_assert_uint_ne(anchor, 0);
+    ck_assert_int_eq(enter_and_jump_out(thread), 1);
+    ck_assert_uint_ne(thread->anchor, anchor);
+    pp_thread_rewind(thread, mark);
+    ck_assert_uint_eq(thread->anchor, anchor);
+    ck_assert_uint_eq(thread->exit_fp, 0);
+}
+
+START_TEST(thread_is_rewound_after_a_long_jump)
+{
+    pp_thread thread;
+    ck_assert_int_eq(pp_thread_init(&thread, NULL, NULL), PP_OK);
+    pp_enter(&thread, (const void *) enter_jump_and_rewind, (uintptr_t) &thread, 0, 0, 0);
+    ck_assert_uint_eq(thread.anchor, 0);
+    ck_assert_uint_eq(thread.exit_fp, 0);
+}
+END_TEST
+
 START_TEST(thread_knows_its_stack)
 {
     pp_thread a, b;
@@ -500,6 +547,7 @@ int main(void)
     tcase_add_test(tests, activations_nest);
     tcase_add_test(tests, resume_continues_in_compiled_code);
     tcase_add_test(tests, every_stub_has_a_row);
+    tcase_add_test(tests, thread_is_rewound_after_a_long_jump);
     tcase_add_test(tests, thread_knows_its_stack);
     suite_add_tcase(suite, tests);
     SRunner *runner = srunner_create(suite);

@@ -49,6 +49,22 @@ PP_API uintptr_t pp_enter(pp_thread *thread, const void *code, uintptr_t a, uint
                           uintptr_t c, uintptr_t d);
 
 /*
+ * For hosts that leave compiled code by longjmp or by switching to another
+ * context, past pp_enter: take a mark where setjmp is called, and rewind to it
+ * after the jump.  C++ exceptions, pthread_exit and pthread_cancel need nothing:
+ * they take activations off the thread as their frames go.  A thread that is not
+ * rewound would keep a record of a frame that is gone, and walks of it end
+ * broken.  Both are async-signal-safe.
+ */
+typedef struct pp_mark {
+    uintptr_t anchor;
+    uintptr_t exit_fp;
+} pp_mark;
+
+PP_API pp_mark pp_thread_mark(const pp_thread *thread);
+PP_API void pp_thread_rewind(pp_thread *thread, pp_mark mark);
+
+/*
  * Not a C function: the target of a call from compiled code that wants to
  * reach a C function and stay visible to walkers.
  *

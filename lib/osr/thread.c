@@ -60,3 +60,19 @@ pp_status pp_thread_init(pp_thread *thread, const void *stack_lo, const void *st
     *thread = (pp_thread) { .stack_lo = lo, .stack_hi = hi, .cookie = draw_cookie() };
     return PP_OK;
 }
+
+pp_mark pp_thread_mark(const pp_thread *thread)
+{
+    return (pp_mark) { thread->anchor, thread->exit_fp };
+}
+
+/*
+ * A walk from a signal between the two stores finds an anchor below SP, and ends
+ * broken at it, as it would have before.
+ */
+void pp_thread_rewind(pp_thread *thread, pp_mark mark)
+{
+    thread->exit_fp = mark.exit_fp;
+    atomic_signal_fence(memory_order_seq_cst);
+    thread->anchor = mark.anchor;
+}
