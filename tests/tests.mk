@@ -1,0 +1,170 @@
+# SPDX-License-Identifier: MIT
+#
+# Tests, one program per noun, and examples: a part of Makefile.am.
+
+TEST_EXTENSIONS = .sh
+LOG_COMPILER = $(LIBTOOL) --mode=execute $(TEST_EMULATOR)
+SH_LOG_COMPILER = $(SHELL)
+# With this much static thread-local storage, Debian's jemalloc can be loaded late.
+AM_TESTS_ENVIRONMENT = \
+	CK_TIMEOUT_MULTIPLIER=$${CK_TIMEOUT_MULTIPLIER:-4}; export CK_TIMEOUT_MULTIPLIER; \
+	pp_arch='$(pp_arch)' NM='$(NM)' READELF='$(READELF)' MAKE='$(MAKE)' \
+	emulator='$(TEST_EMULATOR)' sanitize='$(PP_SANITIZE)' \
+	have_jemalloc='$(have_jemalloc)' have_cxx='$(have_cxx)'; \
+	export pp_arch NM READELF MAKE emulator sanitize have_jemalloc have_cxx; \
+	GLIBC_TUNABLES=glibc.rtld.optional_static_tls=16384; export GLIBC_TUNABLES;
+
+if SANITIZED
+# Tests that raise SIGSEGV and SIGABRT on purpose handle them themselves.
+AM_TESTS_ENVIRONMENT += \
+	ASAN_OPTIONS=handle_segv=0:handle_abort=0:$$ASAN_OPTIONS; export ASAN_OPTIONS; \
+	TSAN_OPTIONS=handle_segv=0:$$TSAN_OPTIONS; export TSAN_OPTIONS;
+endif
+
+# What a program links unless it has an _LDADD of its own.
+LDADD = libpatchpoint-core.la $(CHECK_LIBS) $(PTHREAD_LIBS)
+check_cflags = $(AM_CFLAGS)
+check_ldadd = $(LDADD)
+check_PROGRAMS = examples/osr
+examples_osr_SOURCES = examples/osr.c
+examples_osr_LDADD = libpatchpoint.la
+
+if HAVE_CHECK
+check_PROGRAMS += \
+	check_eh_frame \
+	check_emit \
+	check_isa \
+	check_osr \
+	check_pool \
+	check_recording \
+	check_reloc \
+	check_reserve \
+	check_site \
+	check_span \
+	check_status \
+	check_stubs \
+	check_symbol \
+	check_synth \
+	check_trace \
+	check_unwind \
+	check_walk
+if HAVE_CXX
+check_PROGRAMS += check_throw check_throw_libunwind
+endif
+endif
+
+check_SCRIPTS = \
+	tests/check_elf.sh \
+	tests/check_exports.sh \
+	tests/check_install.sh \
+	tests/check_man.sh \
+	tests/check_stress.sh
+
+check_eh_frame_SOURCES = tests/check_eh_frame.c tests/unwind_code.h
+check_eh_frame_CPPFLAGS = $(AM_CPPFLAGS) -I$(srcdir)/tests
+check_eh_frame_LDADD = $(LDADD) $(LIBUNWIND_LIBS)
+check_emit_SOURCES = tests/check_emit.c tests/code.h
+check_isa_SOURCES = tests/check_isa.c tests/code.h
+check_osr_SOURCES = tests/check_osr.c
+check_osr_CPPFLAGS = $(AM_CPPFLAGS) -I$(top_srcdir)
+check_osr_LDADD = libstress.la $(LDADD)
+check_pool_SOURCES = tests/check_pool.c
+check_recording_SOURCES = tests/check_recording.c
+check_recording_CPPFLAGS = $(stress_cppflags)
+check_recording_LDADD = libstress.la $(LDADD)
+check_reloc_SOURCES = tests/check_reloc.c tests/code.h
+check_reserve_SOURCES = tests/check_reserve.c tests/snippet.h
+check_site_SOURCES = tests/check_site.c
+check_site_CPPFLAGS = $(AM_CPPFLAGS) -I$(top_srcdir)
+check_site_LDADD = libstress.la $(LDADD)
+check_span_SOURCES = tests/check_span.c
+check_status_SOURCES = tests/check_status.c
+check_stubs_SOURCES = tests/check_stubs.c tests/probe.h
+if ARCH_X86_64
+check_stubs_SOURCES += tests/x86_64/probe.S
+check_eh_frame_SOURCES += tests/x86_64/unwind_code.S
+endif
+if ARCH_AARCH64
+check_stubs_SOURCES += tests/aarch64/probe.S
+check_eh_frame_SOURCES += tests/aarch64/unwind_code.S
+endif
+check_symbol_SOURCES = tests/check_symbol.c
+check_synth_SOURCES = tests/check_synth.c
+check_synth_CPPFLAGS = $(stress_cppflags)
+check_synth_LDADD = libstress.la $(LDADD)
+# The unwinder that comes first serves the exceptions.
+check_throw_SOURCES = tests/check_throw.cc
+check_throw_CPPFLAGS = $(AM_CPPFLAGS) -I$(top_srcdir)
+check_throw_LDFLAGS = $(AM_LDFLAGS) -Wl,--no-as-needed
+check_throw_LDADD = libstress.la libpatchpoint-core.la -lgcc_s $(LIBUNWIND_LIBS) $(CHECK_LIBS) \
+	$(PTHREAD_LIBS)
+check_throw_libunwind_SOURCES = tests/check_throw.cc
+check_throw_libunwind_CPPFLAGS = $(check_throw_CPPFLAGS) -DLIBUNWIND_FIRST
+check_throw_libunwind_LDFLAGS = $(check_throw_LDFLAGS)
+check_throw_libunwind_LDADD = libstress.la libpatchpoint-core.la $(LIBUNWIND_LIBS) -lgcc_s \
+	$(CHECK_LIBS) $(PTHREAD_LIBS)
+check_trace_SOURCES = tests/check_trace.c tests/snippet.h
+check_unwind_SOURCES = tests/check_unwind.c tests/step.c tests/step.h
+check_unwind_CPPFLAGS = $(AM_CPPFLAGS) -I$(top_srcdir) -I$(srcdir)/tests
+check_unwind_LDADD = libstress.la $(LDADD) $(LIBUNWIND_LIBS)
+check_walk_SOURCES = tests/check_walk.c
+check_walk_CPPFLAGS = $(AM_CPPFLAGS) -I$(top_srcdir)
+check_walk_LDADD = libstress.la $(LDADD)
+
+# Hosts: what stays theirs when the library is linked or loaded.
+
+if SHARED
+interpose = tests/interpose/owner.h tests/interpose/pool.h
+
+noinst_PROGRAMS = \
+	tests/interpose/host \
+	tests/interpose/load
+tests_interpose_host_SOURCES = tests/interpose/host.c $(interpose)
+tests_interpose_host_LDADD = libpatchpoint.la
+tests_interpose_load_SOURCES = tests/interpose/load.c $(interpose)
+tests_interpose_load_LDADD =
+
+check_LTLIBRARIES = tests/interpose/filler.la
+interpose_module = -module -avoid-version -shared -rpath /none
+tests_interpose_filler_la_SOURCES = tests/interpose/filler.c
+tests_interpose_filler_la_CFLAGS = $(AM_CFLAGS) -fvisibility=default
+tests_interpose_filler_la_LDFLAGS = $(AM_LDFLAGS) $(interpose_module)
+
+if HAVE_CXX
+check_LTLIBRARIES += tests/interpose/plugin.la
+tests_interpose_plugin_la_SOURCES = tests/interpose/plugin.cc
+tests_interpose_plugin_la_LDFLAGS = $(AM_LDFLAGS) $(interpose_module)
+
+noinst_PROGRAMS += \
+	tests/interpose/throw \
+	tests/interpose/throw_archive \
+	tests/interpose/throw_static
+tests_interpose_throw_SOURCES = tests/interpose/throw.cc $(interpose)
+tests_interpose_throw_LDADD = libpatchpoint.la
+tests_interpose_throw_archive_SOURCES = tests/interpose/throw.cc $(interpose)
+tests_interpose_throw_archive_LDADD = libpatchpoint.la
+tests_interpose_throw_archive_LDFLAGS = $(AM_LDFLAGS) -static
+tests_interpose_throw_static_SOURCES = tests/interpose/throw.cc $(interpose)
+tests_interpose_throw_static_CPPFLAGS = $(AM_CPPFLAGS) -DSTATIC_RUNTIME
+tests_interpose_throw_static_LDADD = libpatchpoint.la
+tests_interpose_throw_static_LDFLAGS = $(AM_LDFLAGS) -static -static-libgcc -static-libstdc++
+endif
+check_SCRIPTS += tests/interpose/hosts.sh
+endif
+
+TESTS = $(check_PROGRAMS) $(check_SCRIPTS)
+
+# What depends on how code memory is mapped: make check TESTS='$(mapping_tests)'
+mapping_tests = examples/osr check_osr check_pool check_reserve check_site check_trace
+
+# Clients of the installed library.
+installcheck-local:
+	srcdir='$(srcdir)' DESTDIR='$(DESTDIR)' includedir='$(includedir)' libdir='$(libdir)' \
+	pkgconfigdir='$(pkgconfigdir)' PKG_CONFIG='$(PKG_CONFIG)' NM='$(NM)' \
+	CC='$(CC)' CFLAGS='$(CFLAGS) $(PP_SANITIZE)' CXX='$(installcheck_cxx)' \
+	CXXFLAGS='$(CXXFLAGS) $(PP_SANITIZE)' sanitize='$(PP_SANITIZE)' emulator='$(TEST_EMULATOR)' \
+	$(SHELL) $(srcdir)/tests/check_client.sh $(installcheck_clients)
+installcheck_clients = $(srcdir)/examples/osr.c
+if HAVE_CXX
+installcheck_cxx = $(CXX)
+endif
