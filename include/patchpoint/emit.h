@@ -22,7 +22,7 @@ typedef struct pp_site_layout {
     size_t bytes;         /* written to the buffer */
     size_t align;         /* that the first byte must have in the trace */
     size_t return_offset; /* return address of the stub */
-    size_t resume_offset; /* where tier-0 goes on: also the end of the site */
+    size_t resume_offset; /* where tier-0 goes on: the end of the site, or its landing pad there */
     unsigned reloc_count;
     pp_reloc relocs[2];   /* offsets from the first byte; the host adds the site's own */
 } pp_site_layout;

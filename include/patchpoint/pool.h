@@ -41,7 +41,8 @@ typedef struct pp_pool_options {
     size_t size;             /* sizeof(pp_pool_options) */
     const void *near[4];     /* anchors: functions the code calls most; NULL entries are ignored;
                                 all NULL: the library itself */
-    size_t region_bytes;     /* address space per region; 0: 64 MiB; a multiple of 2 MiB up to 1 GiB */
+    size_t region_bytes;     /* address space per region; 0: 64 MiB; a multiple of 2 MiB up to 1 GiB;
+                                AArch64 takes 128 MiB at most, so that branches reach its islands */
     pp_wx wx;
     uint32_t flags;          /* enum pp_pool_flags */
     uint64_t branch_range;   /* a symbol farther than this is far, whatever the architecture can

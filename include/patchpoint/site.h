@@ -40,7 +40,8 @@ typedef struct pp_site pp_site;
  * Produce optimized code for a site: called by the one thread that won, with
  * the registers of its frame, in the middle of tier-0.  Returns PP_OK and an
  * entry, or a failure (the site is PP_SITE_FAILED and tier-0 goes on).  May
- * compile, allocate, lock, walk (pp_walk_begin_regs) and enter compiled code.
+ * compile, allocate, lock, walk (pp_walk_begin_regs) and enter compiled code.  It
+ * returns: an exception or a longjmp out of it would leave the site compiling.
  */
 typedef pp_status pp_produce(void *host, pp_site *site, const pp_regs *regs, pp_entry **entry);
 
@@ -97,8 +98,9 @@ PP_API void *pp_site_host(const pp_site *site);
 
 /*
  * Publish an entry by hand: a later pass of any thread takes it.  PP_E_ABI if
- * the entry does not fit the site's frame, PP_E_STALE, PP_E_BUSY while another
- * thread compiles or when the site is ready already.
+ * the entry does not fit the site's frame, PP_E_STALE for a destroyed site or
+ * entry and for a disabled site, PP_E_BUSY while another thread compiles or when
+ * the site is ready already.
  */
 PP_API pp_status pp_site_publish(pp_site *site, pp_entry *entry) PP_MUST_CHECK;
 
