@@ -486,7 +486,8 @@ static pp_status map_region(struct region *region, const struct frame_rule *rule
             size &= -PLACEMENT_ALIGN;
             if (placement_open(&placement, anchors, rule, size) == 0)
                 status = map_in_gap(region, &placement, size, !far, error);
-            else if (far)
+            /* No gap is known, or all are taken by mappings that the file does not show. */
+            if (far && status == PP_E_NOMEM)
                 status = map_anywhere(region, size, error);
         }
     }
