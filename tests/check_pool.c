@@ -120,6 +120,12 @@ static uint64_t next_random(uint64_t *state)
     return *state ^= *state << 17;
 }
 
+static bool is_emulated(void)
+{
+    /* Its idea of address space, limits and mappings is not the kernel's. */
+    return getenv("emulator") != NULL && *getenv("emulator") != '\0';
+}
+
 /* ---- the process's mappings ------------------------------------------- */
 
 struct maps {
@@ -130,7 +136,8 @@ struct maps {
 static void read_maps(struct maps *maps, uintptr_t lo, uintptr_t hi)
 {
     FILE *file = fopen("/proc/self/maps", "r");
-    char line[512];
+    char line[512], before[8] = "";
+    unsigned long long end = 0;
     size_t length = 0;
     require(file != NULL);
     memset(maps, 0, sizeof *maps);
@@ -139,7 +146,11 @@ static void read_maps(struct maps *maps, uintptr_t lo, uintptr_t hi)
         char protection[8] = "";
         require(sscanf(line, "%llx-%llx %7s", &first, &last, protection) == 3);
         maps->count++;
-        maps->in_range += first >= lo && last <= hi;
+        /* qemu 10 lists what was ever protected on its own, however the kernel has merged it. */
+        bool merged = is_emulated() && first == end && strcmp(protection, before) == 0;
+        maps->in_range += first >= lo && last <= hi && !merged;
+        end = last;
+        strcpy(before, protection);
         maps->writable_code += protection[1] == 'w' && protection[2] == 'x';
         if (length + strlen(line) < sizeof maps->text) {
             strcpy(maps->text + length, line);
@@ -569,12 +580,6 @@ START_TEST(a_file_size_limit_does_not_kill)
     ck_assert_int_eq(error.system_errno, EFBIG);
 }
 END_TEST
-
-static bool is_emulated(void)
-{
-    /* An emulator's own address space is not what the limit is about. */
-    return getenv("emulator") != NULL && *getenv("emulator") != '\0';
-}
 
 START_TEST(little_address_space_gives_a_smaller_region)
 {
