@@ -401,6 +401,10 @@ START_TEST(limits_and_misuse)
     pp_walk_begin_regs(&walk, &thread, NULL);
     ck_assert_int_eq(pp_walk_next(&walk, &frame), 0);
     ck_assert_int_eq(walk.end, PP_END_BROKEN);
+    pp_walk_begin(NULL, &thread, NULL);
+    pp_walk_begin_regs(NULL, &thread, &regs);
+    ck_assert_int_eq(pp_walk_next(NULL, &frame), 0);
+    ck_assert_int_eq(pp_walk_next(&walk, NULL), 0);
     /* A frame of another size is not written to, and the walk has not ended. */
     pp_walk_begin_regs(&walk, &thread, &regs);
     ck_assert_int_eq(pp_walk_next(&walk, &small), 0);

@@ -426,6 +426,8 @@ static void begin(pp_walk *walk, const pp_thread *thread, enum walk_state state)
 
 void pp_walk_begin(pp_walk *walk, const pp_thread *thread, const void *ucontext)
 {
+    if (walk == NULL)
+        return;
     begin(walk, thread, AT_TOP);
     if (thread == NULL)
         return;
@@ -452,6 +454,8 @@ void pp_walk_begin(pp_walk *walk, const pp_thread *thread, const void *ucontext)
 
 void pp_walk_begin_regs(pp_walk *walk, const pp_thread *thread, const pp_regs *regs)
 {
+    if (walk == NULL)
+        return;
     begin(walk, regs == NULL ? NULL : thread, AT_SITE);
     if (regs == NULL)
         return;
@@ -462,7 +466,7 @@ void pp_walk_begin_regs(pp_walk *walk, const pp_thread *thread, const pp_regs *r
 
 int pp_walk_next(pp_walk *walk, pp_frame *frame)
 {
-    if (frame->size < sizeof *frame)
+    if (walk == NULL || frame == NULL || frame->size < sizeof *frame)
         return 0;
     if (walk->max_frames != 0 && walk->frames >= walk->max_frames && walk->state < ENDED_ROOT) {
         walk->end = PP_END_LIMIT;
