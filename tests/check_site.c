@@ -219,6 +219,30 @@ START_TEST(entry_refuses_what_cannot_be)
 }
 END_TEST
 
+/* It would go with its pool, and its site's pool would never know. */
+START_TEST(entry_of_another_pool_is_refused)
+{
+    pp_pool *other;
+    pp_trace *trace;
+    pp_entry *entry;
+    pp_site *site;
+    const uint32_t code[4] = { 0 };
+    pp_trace_desc body = { .size = sizeof body, .code = code, .code_size = sizeof code };
+    ck_assert_int_eq(pp_pool_create(NULL, &other), PP_OK);
+    ck_assert_int_eq(pp_trace_link(other, &body, &trace), PP_OK);
+    pp_entry_desc desc = { .size = sizeof desc, .style = PP_ON_TOP, .tier0 = &frame,
+                           .code = pp_trace_entry(trace) };
+    ck_assert_int_eq(pp_entry_create(other, &desc, &entry), PP_OK);
+    ck_assert_int_eq(pp_site_create(pool, &good_site, &site), PP_OK);
+    ck_assert_int_eq(pp_site_publish(site, entry), PP_E_FAULT);
+    ck_assert_int_eq(pp_site_state(site), PP_SITE_IDLE);
+    ck_assert_int_eq(pp_pool_verify(pool, NULL), PP_OK);
+    ck_assert_int_eq(pp_entry_destroy(other, entry), PP_OK); /* no reference was left */
+    ck_assert_int_eq(pp_site_destroy(pool, site), PP_OK);
+    pp_pool_destroy(other);
+}
+END_TEST
+
 START_TEST(entry_is_published_by_hand)
 {
     open_method(METHOD_SUM);
@@ -447,6 +471,7 @@ int main(void)
     tcase_add_test(tests, site_refuses_what_cannot_be);
     tcase_add_test(tests, site_lives_and_dies);
     tcase_add_test(tests, entry_refuses_what_cannot_be);
+    tcase_add_test(tests, entry_of_another_pool_is_refused);
     tcase_add_test(tests, entry_is_published_by_hand);
     tcase_add_test(tests, site_in_another_frame_is_refused);
     tcase_add_test(tests, resume_leaves_c_frames);

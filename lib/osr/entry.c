@@ -19,7 +19,15 @@ struct entry *entry_from(const pp_entry *handle)
     return entry != NULL && record_is(&entry->record, handle) ? entry : NULL;
 }
 
-pp_status entry_acquire(const pp_entry *handle, const pp_tier0_layout *tier0,
+pp_status entry_check(const pp_entry *handle, const pp_pool *pool, const pp_tier0_layout *tier0)
+{
+    struct entry *entry = entry_from(handle);
+    if (entry != NULL && entry->record.pool != pool)
+        return PP_E_FAULT;
+    return pp_entry_check(handle, tier0);
+}
+
+pp_status entry_acquire(const pp_entry *handle, const pp_pool *pool, const pp_tier0_layout *tier0,
                         struct entry **result)
 {
     struct entry *entry = entry_from(handle);
@@ -33,7 +41,7 @@ pp_status entry_acquire(const pp_entry *handle, const pp_tier0_layout *tier0,
                                                     references + 1, memory_order_acq_rel,
                                                     memory_order_relaxed));
     /* With the reference it cannot be destroyed; it may have been just before. */
-    pp_status status = pp_entry_check(handle, tier0);
+    pp_status status = entry_check(handle, pool, tier0);
     if (status != PP_OK) {
         entry_release(entry);
         return status;

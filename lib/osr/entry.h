@@ -32,10 +32,16 @@ struct entry {
 struct entry *entry_from(const pp_entry *handle);
 
 /*
- * Check the entry against a site's frame and add a reference.  PP_E_STALE,
- * PP_E_ABI.  Lock-free.
+ * pp_entry_check for a site of this pool: PP_E_FAULT for an entry of another, which
+ * would go with that pool while the site still leads to it.
  */
-pp_status entry_acquire(const pp_entry *handle, const pp_tier0_layout *tier0,
+pp_status entry_check(const pp_entry *handle, const pp_pool *pool, const pp_tier0_layout *tier0);
+
+/*
+ * Check the entry against a site's pool and frame and add a reference.  PP_E_STALE,
+ * PP_E_FAULT, PP_E_ABI.  Lock-free.
+ */
+pp_status entry_acquire(const pp_entry *handle, const pp_pool *pool, const pp_tier0_layout *tier0,
                         struct entry **entry);
 void entry_release(struct entry *entry);
 

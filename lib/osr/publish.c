@@ -29,7 +29,7 @@ bool site_move(struct site *site, uint32_t from, uint32_t to)
 pp_status site_publish(struct site *site, const pp_entry *handle)
 {
     struct entry *entry;
-    pp_status status = entry_acquire(handle, &site->tier0, &entry);
+    pp_status status = entry_acquire(handle, site->record.pool, &site->tier0, &entry);
     if (status != PP_OK) {
         atomic_fetch_add_explicit(&site->refusals, 1, memory_order_relaxed);
         atomic_store_explicit(&site->head.state, PP_SITE_FAILED, memory_order_release);
@@ -50,7 +50,7 @@ pp_status pp_site_publish(pp_site *handle, pp_entry *entry)
     if (entry == NULL)
         return PP_E_ARG;
     /* Refused before anything moves; site_publish asks again, with a reference. */
-    pp_status status = pp_entry_check(entry, &site->tier0);
+    pp_status status = entry_check(entry, site->record.pool, &site->tier0);
     if (status != PP_OK) {
         atomic_fetch_add_explicit(&site->refusals, 1, memory_order_relaxed);
         return status;
