@@ -9,6 +9,7 @@
 #include "isa/isa.h"
 #include "link/island.h"
 #include "link/trace.h"
+#include "memory/region.h"
 
 #include "snippet.h"
 
@@ -17,6 +18,8 @@
 #include <pthread.h>
 #include <stdatomic.h>
 #include <stdio.h>
+#include <sys/mman.h>
+#include <sys/resource.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -738,6 +741,61 @@ START_TEST(a_trace_larger_than_a_region_is_refused)
 }
 END_TEST
 
+/* From here on the kernel refuses the pool's writes of code.  False: it does not (an emulator). */
+static bool refuse_writes(pp_wx wx, const pp_trace *trace)
+{
+    struct code_place place;
+
+    if (wx == PP_WX_REMAP) { /* the end of a write maps the file again */
+        ck_assert(code_at((uintptr_t) pp_trace_entry(trace), &place));
+        return close(place.region->memfd.fd) == 0;
+    }
+    /* The start of a write makes private pages writable, which count as data. */
+    const struct rlimit none = { 0, 0 };
+    size_t page = (size_t) sysconf(_SC_PAGESIZE);
+    void *probe = mmap(NULL, page, PROT_READ, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    ck_assert_ptr_ne(probe, MAP_FAILED);
+    ck_assert_int_eq(setrlimit(RLIMIT_DATA, &none), 0);
+    return mprotect(probe, page, PROT_READ | PROT_WRITE) != 0;
+}
+
+START_TEST(what_cannot_be_written_leaves_nothing)
+{
+    pp_wx wx = _i == 0 ? PP_WX_REMAP : PP_WX_FLIP;
+    pp_trace *trace, *refused = NULL;
+    pp_reservation reservation = { .size = sizeof reservation };
+    pp_trace_size size = { .size = sizeof size };
+
+    pool = open_pool(false, false, wx);
+    define_targets();
+    snippet_begin(&code);
+    snippet_call(&code, symbols[0]);
+    snippet_end(&code);
+    pp_trace_desc desc = snippet_desc(&code);
+    desc.error = &reason;
+    trace = link_code(0);
+    free_trace(link_code(0)); /* metadata for a second one is there */
+    if (refuse_writes(wx, trace)) {
+        pp_pool_stats before = stats();
+        ck_assert_int_eq(pp_trace_measure(pool, &desc, &size), PP_OK);
+        assert_same(&before);
+        for (int i = 0; i < 3; i++) {
+            ck_assert_int_ne(pp_trace_link(pool, &desc, &refused), PP_OK);
+            ck_assert_str_ne(reason.system_call, "");
+            assert_same(&before);
+        }
+        if (pp_trace_reserve(pool, 16, NULL, &reservation, &reason) == PP_OK) {
+            ck_assert_int_ne(pp_trace_commit(pool, &reservation, 16, NULL, &refused), PP_OK);
+            ck_assert_int_eq(pp_trace_abandon(pool, &reservation), PP_OK);
+        }
+        assert_same(&before);
+        run(trace);
+        ck_assert_uint_eq(atomic_load(&hits[0]), 1);
+    }
+    stop();
+}
+END_TEST
+
 /* ---- handles ------------------------------------------------------------- */
 
 START_TEST(handles_are_checked)
@@ -1025,6 +1083,7 @@ int main(void)
                         2 * (int) (sizeof refusals / sizeof *refusals));
     tcase_add_test(tests, descriptions_are_validated);
     tcase_add_test(tests, a_trace_larger_than_a_region_is_refused);
+    tcase_add_loop_test(tests, what_cannot_be_written_leaves_nothing, 0, 2);
     tcase_add_test(tests, handles_are_checked);
     tcase_add_test(tests, a_held_trace_cannot_be_released);
     tcase_add_test(tests, a_child_leaves_the_parent_alone);

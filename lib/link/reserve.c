@@ -46,8 +46,7 @@ pp_status pp_trace_reserve(pp_pool *pool, size_t capacity, const pp_frame_rule *
         return status;
     status = region_write_begin(span.region, span.exec, span.size, &write, error);
     if (status != PP_OK) {
-        if (pool_free(pool, span.exec) != PP_OK)
-            error_set(error, status, "a span is lost, its bytes cannot be cleared");
+        pool_unalloc(&span);
         return status;
     }
     reservation->write = write;
@@ -184,9 +183,8 @@ pp_status pp_trace_abandon(pp_pool *pool, pp_reservation *reservation)
 
     if (status != PP_OK)
         return status;
-    status = region_write_end(span.region, span.exec, span.size, NULL);
-    if (status == PP_OK)
-        status = pool_free(pool, span.exec);
+    /* Never executable for anyone: what ends the writing of traps ends the host's as well. */
+    status = pool_free(pool, span.exec);
     if (status == PP_OK)
         forget(reservation);
     return status;

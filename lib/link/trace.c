@@ -284,14 +284,15 @@ pp_status trace_take_shared(struct link *link, struct plan *plan, struct region 
     return status;
 }
 
-/* Write and relocate a span that nobody else knows of. */
-static pp_status fill(const struct plan *plan, const struct span *span)
+/* Write and relocate a span that nobody else knows of; `written`: not as it was allocated. */
+static pp_status fill(const struct plan *plan, const struct span *span, bool *written)
 {
     const pp_trace_desc *desc = plan->desc;
     uint8_t *write;
     pp_status status =
         region_write_begin(span->region, span->exec, span->size, &write, plan->error);
 
+    *written = status == PP_OK;
     if (status != PP_OK)
         return status;
     memset(write, 0, plan->bytes.total);
@@ -313,6 +314,7 @@ static pp_status place_and_fill(struct link *link, struct plan *plan,
 {
     pp_pool *pool = plan->pool;
     pp_status status;
+    bool written = false;
 
     for (;;) {
         status = pool_alloc(pool, rule, span_align(plan->desc), measure_span, plan, span,
@@ -325,18 +327,18 @@ static pp_status place_and_fill(struct link *link, struct plan *plan,
         if (status != PP_E_RANGE || plan->own)
             break;
         /* The island is full: this trace brings its own. */
-        status = pool_free(pool, span->exec);
-        if (status != PP_OK)
-            return error_set(plan->error, status, "the unused span was not taken back");
+        pool_unalloc(span);
         plan->own = true;
     }
     if (status == PP_OK)
-        status = fill(plan, span);
+        status = fill(plan, span, &written);
     if (status == PP_OK)
         return PP_OK;
     if (*user != NULL)
         island_drop(span->region, link, *user);
-    if (pool_free(pool, span->exec) != PP_OK)
+    if (!written)
+        pool_unalloc(span);
+    else if (pool_free(pool, span->exec) != PP_OK)
         return error_set(plan->error, PP_E_SYSTEM, "a span is lost, its bytes cannot be cleared");
     return status;
 }
@@ -389,8 +391,7 @@ pp_status pp_trace_measure(pp_pool *pool, const pp_trace_desc *desc, pp_trace_si
     status = pool_alloc(pool, &rule, 16, measure_byte, &plan, &span, desc->error);
     if (status == PP_OK) {
         status = count_shared(&plan, span.region);
-        if (pool_free(pool, span.exec) != PP_OK)
-            status = error_set(desc->error, PP_E_SYSTEM, "a span is lost");
+        pool_unalloc(&span);
     }
     if (status == PP_OK) {
         size_t known = size->size;

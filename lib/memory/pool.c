@@ -238,6 +238,11 @@ pp_status pool_free(pp_pool *pool, uintptr_t exec)
     return status;
 }
 
+void pool_unalloc(const struct span *span)
+{
+    count_down(span->region->pool, region_unalloc(span->region, span->exec));
+}
+
 void pool_shrink(struct span *span, size_t size)
 {
     size_t bytes;

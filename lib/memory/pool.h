@@ -46,6 +46,12 @@ void pool_shrink(struct span *span, size_t size);
 pp_status pool_free(pp_pool *pool, uintptr_t exec);
 
 /*
+ * Give back a span into which nothing was written since it was allocated: cannot
+ * fail, because its bytes need not be cleared.
+ */
+void pool_unalloc(const struct span *span);
+
+/*
  * What is at a code address.  Lock-free and async-signal-safe; false if no
  * live span holds it.  `owner` may be NULL while a span is being filled.
  */

@@ -214,7 +214,12 @@ static void update_room_locked(struct region *region)
     atomic_store_explicit(&region->room, span_space_bound(&region->spans), memory_order_relaxed);
 }
 
-/* Traps over bytes that nobody runs any more. */
+/*
+ * Traps over bytes that nobody runs any more.  The traps are there when they are
+ * written: where the kernel refuses the end of it, FLIP's pages stay writable and
+ * cannot run, and an emulator may not have seen REMAP's; the next owner of the
+ * bytes makes up for both, or is refused.
+ */
 static pp_status zap_locked(struct region *region, uintptr_t exec, size_t size, pp_error *error)
 {
     uint8_t *write;
@@ -225,7 +230,8 @@ static pp_status zap_locked(struct region *region, uintptr_t exec, size_t size, 
         return status;
     fill_traps(write, size);
     atomic_store_explicit(&region->recycled, true, memory_order_relaxed);
-    return region_write_end(region, exec, size, error);
+    (void) region_write_end(region, exec, size, NULL);
+    return PP_OK;
 }
 
 /*
@@ -336,6 +342,17 @@ pp_status region_free(struct region *region, uintptr_t exec, size_t *bytes, pp_e
     }
     pthread_mutex_unlock(&region->lock);
     return status;
+}
+
+size_t region_unalloc(struct region *region, uintptr_t exec)
+{
+    size_t offset = exec - region->code_lo, bytes;
+    pthread_mutex_lock(&region->lock);
+    bytes = span_space_extent(&region->spans, offset);
+    span_space_free(&region->spans, offset);
+    update_room_locked(region);
+    pthread_mutex_unlock(&region->lock);
+    return bytes;
 }
 
 pp_status region_shrink(struct region *region, uintptr_t exec, size_t size, size_t *bytes)

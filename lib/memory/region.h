@@ -76,6 +76,9 @@ pp_status region_alloc(struct region *region, size_t size, size_t align, uintptr
 pp_status region_free(struct region *region, uintptr_t exec, size_t *bytes, pp_error *error);
 pp_status region_shrink(struct region *region, uintptr_t exec, size_t size, size_t *bytes);
 
+/* Give back a span that was never written; returns its bytes. */
+size_t region_unalloc(struct region *region, uintptr_t exec);
+
 /*
  * Spans that were freed while a child might run them become holes, if no such
  * child is left.
