@@ -43,7 +43,9 @@ PP_API pp_status pp_thread_init(pp_thread *thread, const void *stack_lo,
  * Call compiled code with up to four arguments by the C calling convention and
  * return what it returns.  All callee-saved registers are kept, even if the
  * code does not.  C++ exceptions and unwinders pass through.  Nests.  Takes no
- * lock and makes no system call.
+ * lock and makes no system call.  longjmp does not pass through: a host that jumps
+ * over activations keeps the thread's anchor and exit_fp when it calls setjmp, and
+ * puts them back when it has jumped.
  */
 PP_API uintptr_t pp_enter(pp_thread *thread, const void *code, uintptr_t a, uintptr_t b,
                           uintptr_t c, uintptr_t d);

@@ -66,6 +66,7 @@ typedef enum pp_osr_style {
     PP_ON_TOP = 1
 } pp_osr_style;
 
+/* A handle.  What never was one of this process, or whose pool is gone, must not be passed. */
 typedef struct pp_entry pp_entry;
 
 typedef struct pp_entry_desc {

@@ -34,6 +34,7 @@
 extern "C" {
 #endif
 
+/* A handle.  What never was one of this process, or whose pool is gone, must not be passed. */
 typedef struct pp_site pp_site;
 
 /*
@@ -98,9 +99,9 @@ PP_API void *pp_site_host(const pp_site *site);
 
 /*
  * Publish an entry by hand: a later pass of any thread takes it.  PP_E_ABI if
- * the entry does not fit the site's frame, PP_E_STALE for a destroyed site or
- * entry and for a disabled site, PP_E_BUSY while another thread compiles or when
- * the site is ready already.
+ * the entry does not fit the site's frame, PP_E_FAULT if it is another pool's,
+ * PP_E_STALE for a destroyed site or entry and for a disabled site, PP_E_BUSY while
+ * another thread compiles or when the site is ready already.
  */
 PP_API pp_status pp_site_publish(pp_site *site, pp_entry *entry) PP_MUST_CHECK;
 
