@@ -24,7 +24,7 @@
 
 #include <dlfcn.h>
 #include <stdatomic.h>
-#include <stdlib.h>
+#include <sys/mman.h>
 
 /* Code below the islands, the islands, code above them. */
 #define PARTS_MAX 3
@@ -107,8 +107,10 @@ static struct unwind_node *node_take(void)
                                                     memory_order_acquire, memory_order_relaxed))
             return node;
     }
-    struct unwind_node *node = calloc(1, sizeof *node);
-    if (node == NULL)
+    /* It outlives every pool and so every arena; it is mapped, for no heap to be in the host's way. */
+    struct unwind_node *node = mmap(NULL, sizeof *node, PROT_READ | PROT_WRITE,
+                                    MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    if (node == MAP_FAILED)
         return NULL;
     atomic_init(&node->taken, true);
     node->next = atomic_load_explicit(&nodes, memory_order_relaxed);
