@@ -42,10 +42,8 @@ PP_API pp_status pp_thread_init(pp_thread *thread, const void *stack_lo,
 /*
  * Call compiled code with up to four arguments by the C calling convention and
  * return what it returns.  All callee-saved registers are kept, even if the
- * code does not.  C++ exceptions and unwinders pass through.  Nests.  Takes no
- * lock and makes no system call.  longjmp does not pass through: a host that jumps
- * over activations keeps the thread's anchor and exit_fp when it calls setjmp, and
- * puts them back when it has jumped.
+ * code does not.  C++ exceptions and unwinders pass through; for longjmp see
+ * pp_thread_rewind.  Nests.  Takes no lock and makes no system call.
  */
 PP_API uintptr_t pp_enter(pp_thread *thread, const void *code, uintptr_t a, uintptr_t b,
                           uintptr_t c, uintptr_t d);
