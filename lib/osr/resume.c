@@ -17,6 +17,9 @@
 
 #define RECORD_BYTES 16
 
+/* There if the host is built with the address sanitizer: no frame above is left by its epilogue. */
+extern void __asan_handle_no_return(void) __attribute__((weak));
+
 /* Whether compiled code of a published trace is there: not a trampoline, literal or data. */
 static bool is_code(uintptr_t pc)
 {
@@ -67,6 +70,8 @@ pp_status pp_resume(pp_thread *thread, const pp_resume_point *point)
         || !in_activation(thread, anchor, own + RECORD_BYTES, point))
         return PP_E_STACK;
     pp_resume_point copy = *point; /* the host's may lie in a frame that goes */
+    if (__asan_handle_no_return != NULL)
+        __asan_handle_no_return();
     frame_resume(thread, &copy);
     return PP_E_UNSUPPORTED;
 }
