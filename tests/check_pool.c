@@ -6,6 +6,7 @@
 #include "memory/fork.h"
 #include "memory/pool.h"
 #include "memory/state.h"
+#include "sanitized.h"
 
 #include <check.h>
 #include <errno.h>
@@ -28,13 +29,6 @@
             abort(); \
         } \
     } while (0)
-
-/* Sanitizers map and unmap on their own. */
-#if defined __SANITIZE_ADDRESS__ || defined __SANITIZE_THREAD__
-enum { SANITIZED = 1 };
-#else
-enum { SANITIZED = 0 };
-#endif
 
 static const struct frame_rule no_rule;
 static pp_error error = { .size = sizeof error };
