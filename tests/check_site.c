@@ -5,6 +5,8 @@
 #include "sanitized.h"
 #include "stress/method.h"
 
+#include <patchpoint/walk.h>
+
 #include <check.h>
 #include <errno.h>
 #include <linux/seccomp.h>
@@ -419,11 +421,26 @@ END_TEST
 
 /* ---- no system call ---------------------------------------------------------------- */
 
+static bool walked;
+
+/* pp_leave's frame, then the method's, which was called by the harness and not by pp_enter. */
+static void walk_and_resume_it(struct suspended *s)
+{
+    pp_walk walk;
+    pp_frame seen = { .size = sizeof seen };
+    pp_walk_begin(&walk, &thread, NULL);
+    walked = pp_walk_next(&walk, &seen) && seen.kind == PP_WALK_STUB
+             && seen.verdict == PP_VERDICT_VALID && pp_walk_next(&walk, &seen)
+             && seen.kind == PP_WALK_TRACE && seen.check == PP_CHECK_CLASS
+             && !pp_walk_next(&walk, &seen) && walk.end == PP_END_BROKEN;
+    resume_it(s);
+}
+
 /* In a child that may only write and exit: 0, or what went wrong; a system call more kills it. */
 static int strict_child(struct method *sum, struct method *refusing)
 {
     uint64_t saved[SAVE_SLOTS] = { 0 }, result;
-    struct suspended s = { .check = resume_it };
+    struct suspended s = { .check = walk_and_resume_it };
     s.point.value = 99;
     /* A sanitizer is told that pp_resume leaves frames, and asks the kernel where the stack is. */
     if (SANITIZED || prctl(PR_SET_SECCOMP, SECCOMP_MODE_STRICT) != 0)
@@ -433,7 +450,9 @@ static int strict_child(struct method *sum, struct method *refusing)
     if (!method_run(refusing, &thread, 1000, NULL, 1, saved, &result) || result != 500500)
         return 2; /* 200 slow paths; the producer itself does nothing */
     if (!method_run(&method, &thread, 1, &s, 0, saved, &result))
-        return 3; /* pp_leave, pp_resume */
+        return 3; /* pp_leave, frame steps, pp_resume */
+    if (!walked)
+        return 5;
     return result == 99 || s.got == PP_E_UNSUPPORTED ? 0 : 4;
 }
 

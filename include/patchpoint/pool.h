@@ -9,7 +9,9 @@
  *
  * Threads: every function may be called at any time from any thread, except
  * pp_pool_destroy.  Fork: the child keeps running what it inherited, cannot
- * write the parent's code, and allocates in regions of its own.
+ * write the parent's code, and allocates in regions of its own; so that it runs
+ * what it inherited undisturbed, each fork takes a pipe, and the parent keeps the
+ * spans it frees until the child has ended or executes another program.
  */
 #ifndef PATCHPOINT_POOL_H
 #define PATCHPOINT_POOL_H

@@ -112,7 +112,11 @@ typedef struct pp_trace_size {
     unsigned shared_new;     /* shared trampolines and literals that the region does not have yet */
 } pp_trace_size;
 
-/* What pp_trace_link would take if it were called next.  Places nothing. */
+/*
+ * What pp_trace_link would take if it were called next.  Leaves nothing placed,
+ * but may open the region that the trace would be the first of, and fails as a
+ * link would: PP_E_NOMEM, PP_E_ARG, PP_E_SYSTEM.
+ */
 PP_API pp_status pp_trace_measure(pp_pool *pool, const pp_trace_desc *desc,
                                   pp_trace_size *size) PP_MUST_CHECK;
 
