@@ -6,6 +6,7 @@
 #include "link/link.h"
 #include "memory/state.h"
 #include "osr/room.h"
+#include "sized.h"
 #include "walk/unwind.h"
 
 #include <stdio.h>
@@ -23,9 +24,8 @@ pp_status pp_pool_create(const pp_pool_options *options, pp_pool **pool)
     if (pool == NULL)
         return PP_E_ARG;
     if (options != NULL) {
-        if (options->size < sizeof copy)
+        if (!sized_read(&copy, sizeof copy, offsetof(pp_pool_options, on_limit), options))
             return PP_E_ARG;
-        copy = *options;
     }
     return pool_create(&copy, pool);
 }
@@ -54,9 +54,9 @@ static void add_region(struct region *region, pp_pool_stats *stats)
 
 pp_status pp_pool_get_stats(pp_pool *pool, pp_pool_stats *stats)
 {
-    if (pool == NULL || stats == NULL || stats->size < sizeof *stats)
+    if (pool == NULL || stats == NULL || stats->size < offsetof(pp_pool_stats, committed))
         return PP_E_ARG;
-    pp_pool_stats sum = { .size = stats->size, .wx = pool->wx, .allocator = pool->meta.name };
+    pp_pool_stats sum = { .wx = pool->wx, .allocator = pool->meta.name };
     snprintf(sum.wx_reason, sizeof sum.wx_reason, "%s", pool->wx_reason);
     pthread_mutex_lock(&pool->opening);
     for (struct region *region = atomic_load(&pool->regions); region != NULL; region = region->next)
@@ -69,7 +69,8 @@ pp_status pp_pool_get_stats(pp_pool *pool, pp_pool_stats *stats)
             pool_rooms[i]->add_stats(pool, &sum);
     }
     sum.metadata = atomic_load_explicit(&pool->meta.bytes, memory_order_relaxed);
-    *stats = sum;
+    fallbacks_add_stats(&pool->fallbacks, &sum);
+    sized_write(stats, &sum, sizeof sum);
     return PP_OK;
 }
 

@@ -39,6 +39,15 @@ enum pp_pool_flags {
     PP_POOL_LANDING_PADS = 1u << 0 /* endbr64 / bti at everything reached by an indirect branch */
 };
 
+/*
+ * More memory is needed: `bytes` are refused by limit_bytes or by the system.
+ * Nonzero: something was freed, try again; 0: fail.  Called in the thread that
+ * needs the memory, without a lock of the library; it may call every function of
+ * the library but pp_pool_destroy.  Allocations that it makes itself fail without
+ * asking it again.
+ */
+typedef int pp_limit_fn(pp_pool *pool, size_t bytes, void *host);
+
 typedef struct pp_pool_options {
     size_t size;             /* sizeof(pp_pool_options) */
     const void *near[4];     /* anchors: functions the code calls most; NULL entries are ignored;
@@ -51,6 +60,16 @@ typedef struct pp_pool_options {
                                 reach; 0: the architecture's range; 1: every symbol is far */
     size_t limit_bytes;      /* most bytes of code in all regions together; 0: no limit */
     pp_error *error;         /* NULL, or receives the reason of a failure */
+    pp_limit_fn *on_limit;   /* NULL, or asked before a call fails for want of memory */
+    void *on_limit_host;     /* its last argument */
+    size_t idle_bytes;       /* memory that is kept behind freed code, before pages go back to the
+                                system; 0: 1 MiB; SIZE_MAX: all is kept */
+    const char *name;        /* in the names of mappings; NULL: "patchpoint"; at most 47 characters,
+                                printable ASCII without [ ] \ $ ` */
+    uint64_t placement_seed; /* tests: 0: the nearest gap; else gaps in an order drawn from it */
+    const uintptr_t *placement; /* tests: bases that are tried first, in order, one per region; those
+                                   that cannot be had are passed over; copied */
+    size_t placement_count;  /* at most 1024 */
 } pp_pool_options;
 
 /*
@@ -67,6 +86,31 @@ PP_API pp_status pp_pool_create(const pp_pool_options *options, pp_pool **pool) 
  * NULL is allowed.
  */
 PP_API void pp_pool_destroy(pp_pool *pool);
+
+/* Live spans and holes by length. */
+#define PP_SIZE_CLASSES 14
+typedef struct pp_size_class {
+    size_t up_to;            /* bytes: 16, 32, ... 65536, and SIZE_MAX for the rest */
+    size_t spans;            /* number of live spans that asked for so much */
+    size_t requested;        /* what they asked for */
+    size_t used;             /* the same, rounded to granules */
+    size_t holes;            /* number of holes of such a length */
+    size_t hole_bytes;
+} pp_size_class;
+
+/* What was done in another way than the best, because that was refused. */
+enum pp_fallback {
+    PP_FALLBACK_MODE,        /* a way to write code failed, another was taken */
+    PP_FALLBACK_FAR,         /* a region is not in branch range of all anchors */
+    PP_FALLBACK_SMALL,       /* a region is smaller than region_bytes */
+    PP_FALLBACK_ISLAND,      /* a region's island is full or out of reach: trampolines are not shared */
+    PP_FALLBACK_METADATA,    /* bookkeeping is in the C library's heap, not in a jemalloc arena */
+    PP_FALLBACK_BARRIER,     /* the kernel has no SYNC_CORE barrier */
+    PP_FALLBACKS
+};
+
+/* "mode", "far", ...; "unknown" for what is none. */
+PP_API const char *pp_fallback_name(int fallback);
 
 /* What a pool holds, in bytes unless said otherwise.  A consistent copy. */
 typedef struct pp_pool_stats {
@@ -88,9 +132,33 @@ typedef struct pp_pool_stats {
     size_t trampoline_bytes; /* their code and literals */
     size_t literals;         /* number of live literals without a trampoline */
     size_t literal_bytes;
+    size_t committed;        /* code pages that memory was asked for */
+    size_t idle;             /* of these, pages without a live span */
+    size_t retired_spans;    /* number of spans that were retired and not reclaimed */
+    size_t retired;          /* bytes in them */
+    size_t inherited_spans;  /* number of live spans from before a fork */
+    size_t shared_trampolines; /* number of these among `trampolines` */
+    size_t trampoline_uses;  /* number there would be if each trace brought its own */
+    size_t trampoline_saved; /* bytes that sharing saves */
+    size_t retargets;        /* number of calls that moved a symbol */
+    size_t barriers;         /* number of barriers on all cores */
+    size_t decommits;        /* number of times that pages went back to the system */
+    size_t fallbacks[8];     /* how often, by enum pp_fallback */
+    pp_size_class classes[PP_SIZE_CLASSES];
 } pp_pool_stats;
 
+/*
+ * As much of the struct is filled in as `size` says.
+ * Errors: PP_E_ARG (`size` is below that of the first version of the struct).
+ */
 PP_API pp_status pp_pool_get_stats(pp_pool *pool, pp_pool_stats *stats) PP_MUST_CHECK;
+
+/*
+ * Why the latest fallback of this kind was taken; "" if none was.  Cut to what fits
+ * into `capacity` bytes, with a final zero.  Errors: PP_E_ARG.
+ */
+PP_API pp_status pp_pool_get_fallback(pp_pool *pool, int fallback, char *reason,
+                                      size_t capacity) PP_MUST_CHECK;
 
 /*
  * Check every invariant of the pool's bookkeeping.  PP_OK, or PP_E_FAULT with

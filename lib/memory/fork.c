@@ -102,10 +102,12 @@ static void lock_pool(pp_pool *pool)
         pthread_mutex_lock(&region->lock);
     for (struct region *region = atomic_load(&pool->regions); region != NULL; region = region->next)
         pthread_mutex_lock(&region->back_lock);
+    fallbacks_lock(&pool->fallbacks);
 }
 
 static void unlock_pool(pp_pool *pool)
 {
+    fallbacks_unlock(&pool->fallbacks);
     for (struct region *region = atomic_load(&pool->regions); region != NULL;
          region = region->next) {
         pthread_mutex_unlock(&region->back_lock);

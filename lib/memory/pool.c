@@ -374,6 +374,7 @@ static pp_status new_pool(pp_pool **result, pp_error *error)
     atomic_store(&pool->meta.bytes, sizeof *pool);
     pthread_mutex_init(&pool->opening, NULL);
     pthread_mutex_init(&pool->lock, NULL);
+    fallbacks_init(&pool->fallbacks);
     *result = pool;
     return PP_OK;
 }
@@ -386,6 +387,7 @@ static void delete_pool(pp_pool *pool)
     atomic_init(&meta.bytes, atomic_load(&pool->meta.bytes));
     pthread_mutex_destroy(&pool->opening);
     pthread_mutex_destroy(&pool->lock);
+    fallbacks_fini(&pool->fallbacks);
     meta_free(&meta, pool, sizeof *pool);
     meta_close(&meta);
 }

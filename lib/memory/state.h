@@ -3,11 +3,13 @@
  * What a pool consists of.
  *
  * Locks, in the order in which they are taken: fork's list of pools, `opening`,
- * `lock`, a region's lock, its back_lock, the claims of placement.
+ * `lock`, a region's lock, its back_lock, the claims of placement, the pool's
+ * fallbacks.
  */
 #ifndef MEMORY_STATE_H
 #define MEMORY_STATE_H
 
+#include "memory/fallback.h"
 #include "memory/meta.h"
 #include "memory/pool.h"
 
@@ -26,6 +28,7 @@ struct pp_pool {
     struct region *spare;             /* without a rule yet; guarded by `opening` */
     atomic_size_t used;               /* bytes of live spans */
     _Atomic(void *) rooms[ROOM_COUNT];
+    struct fallbacks fallbacks;
     struct pp_pool *next;             /* in fork's list */
 };
 

@@ -1,0 +1,25 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * Structs that begin with `size_t size`: the caller's may be of an older header,
+ * which is shorter, or of a newer one.
+ */
+#ifndef SIZED_H
+#define SIZED_H
+
+#include <stdbool.h>
+#include <stddef.h>
+
+#define SIZED_MAX 4096 /* bytes: no struct grows beyond that, and a wild size is refused */
+
+/*
+ * Copy what the caller filled in into `copy`, of `known` bytes, whose size becomes
+ * `known`; what the caller does not have is 0.  False: shorter than `least` bytes,
+ * which is the first layout, not a whole number of words, or something is set beyond
+ * `known`.
+ */
+bool sized_read(void *copy, size_t known, size_t least, const void *from);
+
+/* Fill in the caller's struct as far as it goes; its size stays. */
+void sized_write(void *to, const void *from, size_t known);
+
+#endif
