@@ -12,6 +12,7 @@
  *   activation.h  calls from C into compiled code and back, with anchors
  *   walk.h        a cursor over the frames of a thread, every frame validated
  *   emit.h        instruction bytes for hosts, on both architectures
+ *   fault.h       failures of the system by script, for tests of hosts
  *   frame.h       frame rules: how to unwind a kind of frame
  *   layout.h      offsets and register numbers, for C and for assembler
  *
@@ -27,6 +28,7 @@
 
 #include <patchpoint/activation.h>
 #include <patchpoint/emit.h>
+#include <patchpoint/fault.h>
 #include <patchpoint/frame.h>
 #include <patchpoint/layout.h>
 #include <patchpoint/osr.h>

@@ -33,6 +33,7 @@ if HAVE_CHECK
 check_PROGRAMS += \
 	check_eh_frame \
 	check_emit \
+	check_fault \
 	check_isa \
 	check_osr \
 	check_pool \
@@ -64,6 +65,7 @@ check_eh_frame_SOURCES = tests/check_eh_frame.c tests/unwind_code.h
 check_eh_frame_CPPFLAGS = $(AM_CPPFLAGS) -I$(srcdir)/tests
 check_eh_frame_LDADD = $(LDADD) $(LIBUNWIND_LIBS)
 check_emit_SOURCES = tests/check_emit.c tests/code.h
+check_fault_SOURCES = tests/check_fault.c
 check_isa_SOURCES = tests/check_isa.c tests/code.h
 check_osr_SOURCES = tests/check_osr.c
 check_osr_CPPFLAGS = $(AM_CPPFLAGS) -I$(top_srcdir)

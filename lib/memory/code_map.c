@@ -13,8 +13,6 @@
 
 #include "os/map.h"
 
-#include <sys/mman.h>
-
 #define ADDRESS_BITS 48
 #define LEAF_BITS 13
 #define TOP_BITS (ADDRESS_BITS - CODE_MAP_SHIFT - LEAF_BITS)
@@ -35,14 +33,13 @@ static bool leaf_prepare(_Atomic(struct leaf *) *slot)
 {
     if (atomic_load_explicit(slot, memory_order_acquire) != NULL)
         return true;
-    struct leaf *leaf = mmap(NULL, sizeof *leaf, PROT_READ | PROT_WRITE,
-                             MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-    if (leaf == MAP_FAILED)
+    struct leaf *leaf = map_memory(sizeof *leaf);
+    if (leaf == NULL)
         return false;
     struct leaf *expected = NULL;
     if (!atomic_compare_exchange_strong_explicit(slot, &expected, leaf, memory_order_acq_rel,
                                                  memory_order_acquire))
-        munmap(leaf, sizeof *leaf);
+        map_unmap((uintptr_t) leaf, sizeof *leaf);
     return true;
 }
 

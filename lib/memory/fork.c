@@ -9,6 +9,7 @@
 #include "memory/fork.h"
 
 #include "os/descriptor.h"
+#include "os/fault.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -66,7 +67,8 @@ static void witness_prepare(void)
 {
     pthread_mutex_lock(&witness_mutex);
     drop_dead_locked();
-    if (witness_count == WITNESSES || pipe2(born, O_CLOEXEC) != 0)
+    if (witness_count == WITNESSES || fault_fires_errno(PP_FAULT_PIPE) ||
+        pipe2(born, O_CLOEXEC) != 0)
         born[0] = born[1] = -1;
 }
 
@@ -176,7 +178,8 @@ static void child(void)
 bool fork_watch(pp_pool *pool)
 {
     pthread_mutex_lock(&list_mutex);
-    if (!installed)
+    int number;
+    if (!installed && !fault_fires(PP_FAULT_METADATA, &number))
         installed = pthread_atfork(prepare, parent, child) == 0;
     bool watched = installed;
     if (watched) {

@@ -9,6 +9,8 @@
 
 #include "memory/meta.h"
 
+#include "os/fault.h"
+
 #include <stdbool.h>
 #include <stdint.h>
 #include <stdlib.h>
@@ -101,7 +103,9 @@ static void arena_open(struct meta *meta)
     /* Arena 0 is everybody's; one that was created never has this number. */
     unsigned arena = take_spare_arena();
     size_t size = sizeof arena;
-    if (arena == 0 && je.mallctl("arenas.create", &arena, &size, NULL, 0) != 0)
+    int number;
+    if (arena == 0 && (fault_fires(PP_FAULT_METADATA, &number) ||
+                       je.mallctl("arenas.create", &arena, &size, NULL, 0) != 0))
         return;
     meta->arena = arena;
     meta->name = "jemalloc";
@@ -161,7 +165,8 @@ void meta_close(struct meta *meta)
 
 void *meta_alloc(struct meta *meta, size_t size)
 {
-    if (size == 0 || size > PTRDIFF_MAX)
+    int number;
+    if (size == 0 || size > PTRDIFF_MAX || fault_fires(PP_FAULT_METADATA, &number))
         return NULL;
     void *memory = is_jemalloc(meta) ? arena_alloc(meta, size) : calloc(1, size);
     if (memory != NULL)

@@ -4,8 +4,9 @@
 
 #include "memory/placement.h"
 
+#include "os/map.h"
+
 #include <pthread.h>
-#include <sys/mman.h>
 
 /* ---- addresses that have a rule --------------------------------------- */
 
@@ -72,9 +73,8 @@ static bool extend_locked(uintptr_t lo, uintptr_t hi, const struct frame_rule *r
 static bool append_locked(uintptr_t lo, uintptr_t hi, const struct frame_rule *rule)
 {
     if (claim_blocks == NULL || claim_blocks->count == BLOCK_CLAIMS) {
-        struct claim_block *block = mmap(NULL, sizeof *block, PROT_READ | PROT_WRITE,
-                                         MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-        if (block == MAP_FAILED)
+        struct claim_block *block = map_memory(sizeof *block);
+        if (block == NULL)
             return false;
         block->next = claim_blocks;
         claim_blocks = block;

@@ -7,6 +7,8 @@
 
 #include "os/barrier.h"
 
+#include "os/fault.h"
+
 #include <errno.h>
 #include <sys/syscall.h>
 #include <unistd.h>
@@ -17,7 +19,7 @@
 
 static long membarrier(int command)
 {
-    return syscall(SYS_membarrier, command, 0, 0);
+    return fault_fires_errno(PP_FAULT_MEMBARRIER) ? -1 : syscall(SYS_membarrier, command, 0, 0);
 }
 
 bool barrier_sync_core(void)

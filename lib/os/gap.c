@@ -8,6 +8,8 @@
 
 #include "os/gap.h"
 
+#include "os/fault.h"
+
 #include <errno.h>
 #include <fcntl.h>
 #include <stdbool.h>
@@ -149,7 +151,7 @@ size_t gap_scan(struct gap *gaps, size_t capacity, size_t size, uintptr_t center
     struct scan scan = { .gaps = gaps, .capacity = capacity, .size = size, .center = center,
                          .program_break = (uintptr_t) sbrk(0), .end = LOWEST };
     int saved = errno;
-    int fd = open("/proc/self/maps", O_RDONLY | O_CLOEXEC);
+    int fd = fault_fires_errno(PP_FAULT_OPEN) ? -1 : open("/proc/self/maps", O_RDONLY | O_CLOEXEC);
     *number = fd < 0 ? errno : read_lines(fd, &scan);
     if (fd >= 0)
         close(fd);

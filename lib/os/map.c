@@ -4,6 +4,8 @@
 
 #include "os/map.h"
 
+#include "os/fault.h"
+
 #include <errno.h>
 #include <stdatomic.h>
 #include <sys/mman.h>
@@ -34,9 +36,12 @@ static int result(bool failed, int saved)
 
 static int map(uintptr_t *base, size_t size, int prot, int flags, int fd, size_t offset)
 {
+    int number;
+    if (fault_fires(PP_FAULT_MMAP, &number))
+        return number;
     int saved = errno;
     void *memory = mmap((void *) *base, size, prot, flags, fd, (off_t) offset);
-    int number = result(memory == MAP_FAILED, saved);
+    number = result(memory == MAP_FAILED, saved);
     if (number == 0)
         *base = (uintptr_t) memory;
     return number;
@@ -81,6 +86,14 @@ int map_reserve_anywhere(size_t size, size_t align, uintptr_t *base)
     return 0;
 }
 
+void *map_memory(size_t size)
+{
+    uintptr_t base = 0;
+    int number = map(&base, size, PROT_READ | PROT_WRITE,
+                     MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    return number == 0 ? (void *) base : NULL;
+}
+
 int map_private(uintptr_t base, size_t size, enum map_protection protection)
 {
     return map(&base, size, prot_of(protection),
@@ -96,6 +109,9 @@ int map_shared(int fd, size_t offset, uintptr_t *base, size_t size,
 
 int map_protect(uintptr_t base, size_t size, enum map_protection protection)
 {
+    int number;
+    if (fault_fires(PP_FAULT_MPROTECT, &number))
+        return number;
     int saved = errno;
     return result(mprotect((void *) base, size, prot_of(protection)) != 0, saved);
 }
@@ -106,16 +122,23 @@ int map_unmap(uintptr_t base, size_t size)
     return result(munmap((void *) base, size) != 0, saved);
 }
 
+static int advise(uintptr_t base, size_t size, int advice)
+{
+    int number;
+    if (fault_fires(PP_FAULT_MADVISE, &number))
+        return number;
+    int saved = errno;
+    return result(madvise((void *) base, size, advice) != 0, saved);
+}
+
 int map_not_in_child(uintptr_t base, size_t size)
 {
-    int saved = errno;
-    return result(madvise((void *) base, size, MADV_DONTFORK) != 0, saved);
+    return advise(base, size, MADV_DONTFORK);
 }
 
 int map_discard(uintptr_t base, size_t size)
 {
-    int saved = errno;
-    return result(madvise((void *) base, size, MADV_DONTNEED) != 0, saved);
+    return advise(base, size, MADV_DONTNEED);
 }
 
 size_t map_resident(uintptr_t base, size_t size)

@@ -24,6 +24,9 @@ int map_reserve(uintptr_t base, size_t size);
 /* The same at a multiple of `align` that the kernel chooses. */
 int map_reserve_anywhere(size_t size, size_t align, uintptr_t *base);
 
+/* Zeroed memory that is in no heap, for what outlives pools.  NULL: there is none. */
+void *map_memory(size_t size);
+
 /* Private zero pages over a part of a reservation. */
 int map_private(uintptr_t base, size_t size, enum map_protection protection);
 

@@ -4,6 +4,8 @@
 
 #include "os/memfd.h"
 
+#include "os/fault.h"
+
 #include <errno.h>
 #include <fcntl.h>
 #include <sys/mman.h>
@@ -15,6 +17,11 @@
 #define MFD_NOEXEC_SEAL 0x0008U
 #endif
 
+static int create_with(unsigned flags)
+{
+    return fault_fires_errno(PP_FAULT_MEMFD_CREATE) ? -1 : memfd_create("patchpoint", flags);
+}
+
 /*
  * MFD_NOEXEC_SEAL takes the execute bits off the file, not off mappings of it,
  * and is allowed at every level of vm.memfd_noexec.  Kernels before 6.3 do not
@@ -22,9 +29,9 @@
  */
 static int create(void)
 {
-    int fd = memfd_create("patchpoint", MFD_CLOEXEC | MFD_ALLOW_SEALING | MFD_NOEXEC_SEAL);
+    int fd = create_with(MFD_CLOEXEC | MFD_ALLOW_SEALING | MFD_NOEXEC_SEAL);
     if (fd < 0 && errno == EINVAL)
-        fd = memfd_create("patchpoint", MFD_CLOEXEC | MFD_ALLOW_SEALING);
+        fd = create_with(MFD_CLOEXEC | MFD_ALLOW_SEALING);
     return fd;
 }
 
@@ -49,9 +56,10 @@ int memfd_open(struct descriptor *memfd, size_t size, const char **call)
     int fd = create();
     if (fd < 0)
         return fail(fd, call, "memfd_create", errno, saved);
-    if (ftruncate(fd, (off_t) size) != 0)
+    if (fault_fires_errno(PP_FAULT_FTRUNCATE) || ftruncate(fd, (off_t) size) != 0)
         return fail(fd, call, "ftruncate", errno, saved);
-    if (fcntl(fd, F_ADD_SEALS, F_SEAL_GROW | F_SEAL_SHRINK | F_SEAL_SEAL) != 0)
+    if (fault_fires_errno(PP_FAULT_FCNTL) ||
+        fcntl(fd, F_ADD_SEALS, F_SEAL_GROW | F_SEAL_SHRINK | F_SEAL_SEAL) != 0)
         return fail(fd, call, "fcntl(F_ADD_SEALS)", errno, saved);
     int number = descriptor_own(memfd, fd);
     if (number != 0)
@@ -60,14 +68,21 @@ int memfd_open(struct descriptor *memfd, size_t size, const char **call)
     return 0;
 }
 
+/*
+ * A signal interrupts it, and what was allocated is undone.  With signals faster
+ * than the pages come it would never end.
+ */
+#define INTERRUPTIONS 100
+
 static int allocate(const struct descriptor *memfd, int mode, size_t offset, size_t size)
 {
     int saved = errno;
     int number = descriptor_check(memfd);
-    while (number == 0 && fallocate(memfd->fd, mode, (off_t) offset, (off_t) size) != 0) {
-        if (errno != EINTR) {
-            number = errno;
-            break;
+    if (number == 0) {
+        number = EINTR;
+        for (unsigned i = 0; i < INTERRUPTIONS && number == EINTR; i++) {
+            if (!fault_fires(PP_FAULT_FALLOCATE, &number))
+                number = fallocate(memfd->fd, mode, (off_t) offset, (off_t) size) == 0 ? 0 : errno;
         }
     }
     errno = saved;

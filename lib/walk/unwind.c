@@ -17,6 +17,7 @@
 
 #include "error.h"
 #include "isa/isa.h"
+#include "os/map.h"
 #include "walk/eh_frame.h"
 
 #define UNW_LOCAL_ONLY
@@ -24,7 +25,6 @@
 
 #include <dlfcn.h>
 #include <stdatomic.h>
-#include <sys/mman.h>
 
 /* Code below the islands, the islands, code above them. */
 #define PARTS_MAX 3
@@ -108,9 +108,8 @@ static struct unwind_node *node_take(void)
             return node;
     }
     /* It outlives every pool and so every arena; it is mapped, for no heap to be in the host's way. */
-    struct unwind_node *node = mmap(NULL, sizeof *node, PROT_READ | PROT_WRITE,
-                                    MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-    if (node == MAP_FAILED)
+    struct unwind_node *node = map_memory(sizeof *node);
+    if (node == NULL)
         return NULL;
     atomic_init(&node->taken, true);
     node->next = atomic_load_explicit(&nodes, memory_order_relaxed);
