@@ -147,6 +147,7 @@ static void bin_insert(struct span_space *space, uint32_t index, uint32_t units)
 {
     unsigned bin = bin_of(units);
     uint32_t first = space->bins[bin];
+    size_classes_add_hole(&space->classes, (size_t) units << space->shift);
     body_to(space, index, links_pack(0, first));
     if (first != 0)
         body_to(space, first, links_pack(index, links_next(body_of(space, first))));
@@ -160,6 +161,7 @@ static void bin_remove(struct span_space *space, uint32_t index, uint32_t units)
     unsigned bin = bin_of(units);
     uint64_t links = body_of(space, index);
     uint32_t previous = links_previous(links), next = links_next(links);
+    size_classes_drop_hole(&space->classes, (size_t) units << space->shift);
     if (next != 0)
         body_to(space, next, links_pack(previous, links_next(body_of(space, next))));
     if (previous != 0) {
@@ -302,6 +304,7 @@ size_t span_space_take(struct span_space *space, const struct span_slot *slot)
     space->spans++;
     space->used += (size_t) slot->units << space->shift;
     space->requested += slot->size;
+    size_classes_add_span(&space->classes, slot->size, (size_t) slot->units << space->shift);
     return (size_t) slot->start << space->shift;
 }
 
@@ -387,9 +390,11 @@ bool span_space_retire(struct span_space *space, size_t offset)
     uint32_t end = next_start(space, start + 1);
     uint64_t place = place_of(space, index);
     size_t bytes = (size_t) (end - start) << space->shift;
+    size_t size = bytes - (place_offset(place) & ((1u << space->shift) - 1));
     space->spans--;
     space->used -= bytes;
-    space->requested -= bytes - (place_offset(place) & ((1u << space->shift) - 1));
+    space->requested -= size;
+    size_classes_drop_span(&space->classes, size, bytes);
     place_to(space, index, place_pack(start << space->shift, place_next(place), 0));
     body_to(space, index, BODY_HELD);
     return true;
@@ -456,6 +461,8 @@ bool span_space_shrink(struct span_space *space, size_t offset, size_t size)
                                        place_generation(place)));
     space->used -= (size_t) (end - cut) << space->shift;
     space->requested -= old - size;
+    size_classes_drop_span(&space->classes, old, bytes);
+    size_classes_add_span(&space->classes, size, (size_t) (cut - start) << space->shift);
     return true;
 }
 
@@ -605,6 +612,7 @@ static const char *verify_bins(const struct span_space *space, uint32_t *holes)
 const char *span_space_verify(const struct span_space *space)
 {
     size_t spans = 0, used = 0, requested = 0;
+    struct size_classes classes = { .of[0].spans = 0 };
     uint32_t holes = 0, extents = 0, binned = 0;
     bool after_hole = false;
     if (next_start(space, 0) != 0)
@@ -623,10 +631,14 @@ const char *span_space_verify(const struct span_space *space)
             return "two holes are neighbours";
         if (slack != 0 && !place_is_live(place))
             return "an extent that is not a span has unused bytes";
+        size_t bytes = (size_t) (end - unit) << space->shift;
         if (place_is_live(place)) {
             spans++;
-            used += (size_t) (end - unit) << space->shift;
-            requested += ((size_t) (end - unit) << space->shift) - slack;
+            used += bytes;
+            requested += bytes - slack;
+            size_classes_add_span(&classes, bytes - slack, bytes);
+        } else if (hole) {
+            size_classes_add_hole(&classes, bytes);
         }
         holes += hole;
         after_hole = hole;
@@ -634,6 +646,8 @@ const char *span_space_verify(const struct span_space *space)
     }
     if (spans != space->spans || used != space->used || requested != space->requested)
         return "the totals of live spans are wrong";
+    if (memcmp(&classes, &space->classes, sizeof classes) != 0)
+        return "a size class is counted wrongly";
     if (extents + space->extents.spares + 1 != space->extents.count)
         return "a record is neither in use nor spare";
     const char *broken = verify_bins(space, &binned);

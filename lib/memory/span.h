@@ -19,6 +19,7 @@
 #define MEMORY_SPAN_H
 
 #include "memory/extent.h"
+#include "memory/size_class.h"
 #include "memory/starts.h"
 
 #include <stdatomic.h>
@@ -46,6 +47,7 @@ struct span_space {
     size_t spans;                /* live ones */
     size_t used;                 /* bytes, whole units */
     size_t requested;            /* bytes as asked for */
+    struct size_classes classes; /* the same by length, and holes */
 };
 
 /* `size` is a multiple of the unit, at most SPAN_SPACE_MAX.  False: no memory. */
