@@ -63,7 +63,15 @@ pp_status region_create(pp_pool *pool, pp_wx wx, const struct frame_rule *rule,
 void region_destroy(struct region *region);
 
 /* Its code is in a memfd, and a child shares it. */
-bool region_has_memfd(const struct region *region);
+static inline bool region_has_memfd(const struct region *region)
+{
+    return region->wx == PP_WX_DUAL || region->wx == PP_WX_REMAP;
+}
+
+static inline size_t region_code_size(const struct region *region)
+{
+    return region->code_hi - region->code_lo;
+}
 
 /* Not for callers of the library: no hole is long enough, another region may have one. */
 #define REGION_FULL ((pp_status) 1)

@@ -1,0 +1,159 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * Mappings of a region.
+ *
+ * DUAL and REMAP: one sealed memfd, mapped read-execute in the reservation and
+ * read-write somewhere else.  Both views have their final permissions from the
+ * beginning, so it works where adding PROT_EXEC is forbidden.  FLIP: private pages,
+ * read-execute but while they are written.  RWX: private pages with everything.
+ */
+#include <config.h>
+
+#include "memory/view.h"
+
+#include "error.h"
+#include "os/map.h"
+
+#include <errno.h>
+
+#define GUARD ((size_t) 65536)
+#define REGION_MIN ((size_t) 2 << 20)
+
+pp_status view_refused(pp_error *error, const char *call, int number)
+{
+    bool memory = number == ENOMEM || number == EFBIG || number == ENOSPC || number == EMFILE ||
+                  number == ENFILE || number == EAGAIN;
+    return error_system(error, memory ? PP_E_NOMEM : PP_E_SYSTEM, call, number);
+}
+
+/* Bounds of the parts; see the picture in region.h. */
+static void lay_out(struct region *region, uintptr_t base, size_t size)
+{
+    size_t islands = (size / 256 + GUARD - 1) & -GUARD;
+    size_t literals = (islands / 2 + GUARD - 1) & -GUARD;
+    region->base = base;
+    region->limit = base + size;
+    region->literal_hi = region->limit - GUARD;
+    region->literal_lo = region->literal_hi - literals;
+    region->code_lo = base + GUARD;
+    region->code_hi = region->literal_lo - GUARD;
+#if defined __aarch64__
+    region->island_lo = (region->code_lo + (region_code_size(region) - islands) / 2) & -GUARD;
+#else
+    region->island_lo = region->code_lo;
+#endif
+    region->island_hi = region->island_lo + islands;
+}
+
+static pp_status map_memfd(struct region *region, pp_error *error)
+{
+    const char *call;
+    size_t size = region_code_size(region);
+    uintptr_t exec = region->code_lo, write = 0;
+    int number = memfd_open(&region->memfd, size, &call);
+    if (number != 0)
+        return view_refused(error, call, number);
+    number = map_shared(region->memfd.fd, 0, &exec, size, MAP_READ_EXEC);
+    if (number == 0)
+        number = map_shared(region->memfd.fd, 0, &write, size, MAP_READ_WRITE);
+    if (number != 0)
+        return view_refused(error, "mmap", number);
+    region->write_delta = (ptrdiff_t) (write - exec);
+    number = map_not_in_child(write, size);
+    return number == 0 ? PP_OK : view_refused(error, "madvise(MADV_DONTFORK)", number);
+}
+
+/*
+ * One page is touched while the mapping is still whole, so that all parts of it
+ * later belong to the same anon_vma and can merge again.
+ */
+static pp_status map_flip(struct region *region, pp_error *error)
+{
+    size_t size = region_code_size(region);
+    int number = map_private(region->code_lo, size, MAP_READ_WRITE);
+    if (number != 0)
+        return view_refused(error, "mmap", number);
+    *(volatile uint8_t *) region->code_lo = 0;
+    map_discard(region->code_lo, map_page_size());
+    number = map_protect(region->code_lo, size, MAP_READ_EXEC);
+    return number == 0 ? PP_OK : view_refused(error, "mprotect", number);
+}
+
+static pp_status map_parts(struct region *region, pp_error *error)
+{
+    pp_status status;
+    int number;
+    if (region_has_memfd(region)) {
+        status = map_memfd(region, error);
+    } else if (region->wx == PP_WX_FLIP) {
+        status = map_flip(region, error);
+    } else {
+        number = map_private(region->code_lo, region_code_size(region), MAP_ALL);
+        status = number == 0 ? PP_OK : view_refused(error, "mmap", number);
+    }
+    if (status != PP_OK)
+        return status;
+    number = map_private(region->literal_lo, region->literal_hi - region->literal_lo,
+                         MAP_READ_WRITE);
+    return number == 0 ? PP_OK : view_refused(error, "mmap", number);
+}
+
+void view_unmap(struct region *region)
+{
+    /* In a child the write view is not there, and the addresses may be somebody else's. */
+    if (region->write_delta != 0 && !region->inherited)
+        map_unmap(region->code_lo + (uintptr_t) region->write_delta, region_code_size(region));
+    descriptor_close(&region->memfd);
+    map_unmap(region->base, region->limit - region->base);
+}
+
+static pp_status map_at(struct region *region, uintptr_t base, size_t size, pp_error *error)
+{
+    region->write_delta = 0;
+    lay_out(region, base, size);
+    pp_status status = map_parts(region, error);
+    if (status != PP_OK)
+        view_unmap(region);
+    return status;
+}
+
+/* Best place first; a place that was taken meanwhile is no failure. */
+static pp_status map_in_gap(struct region *region, struct placement *placement, size_t size,
+                            bool near, pp_error *error)
+{
+    uintptr_t base;
+    while (placement_take(placement, size, near, &base)) {
+        int number = map_reserve(base, size);
+        if (number == EEXIST)
+            continue;
+        return number == 0 ? map_at(region, base, size, error) : view_refused(error, "mmap", number);
+    }
+    return error_set(error, PP_E_NOMEM, "no gap of %zu bytes%s", size, near ? " is near" : "");
+}
+
+/* Where the mappings cannot be read, the kernel chooses. */
+static pp_status map_anywhere(struct region *region, size_t size, pp_error *error)
+{
+    uintptr_t base;
+    int number = map_reserve_anywhere(size, PLACEMENT_ALIGN, &base);
+    return number == 0 ? map_at(region, base, size, error) : view_refused(error, "mmap", number);
+}
+
+pp_status view_map(struct region *region, const struct frame_rule *rule,
+                   const struct anchors *anchors, size_t want, pp_error *error)
+{
+    pp_status status = PP_E_NOMEM;
+    for (int far = 0; far <= 1 && status == PP_E_NOMEM; far++) {
+        for (size_t size = want; size >= REGION_MIN && status == PP_E_NOMEM; size /= 2) {
+            struct placement placement;
+            size &= -PLACEMENT_ALIGN;
+            if (placement_open(&placement, anchors, rule, size) == 0)
+                status = map_in_gap(region, &placement, size, !far, error);
+            /* No gap is known, or all are taken by mappings that the file does not show. */
+            if (far && status == PP_E_NOMEM)
+                status = map_anywhere(region, size, error);
+        }
+    }
+    region->near = placement_is_near(anchors, region->base, region->limit);
+    return status;
+}
