@@ -12,6 +12,7 @@
 #include "error.h"
 #include "link/plan.h"
 #include "link/trace.h"
+#include "memory/handle.h"
 
 #include <string.h>
 

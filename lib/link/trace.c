@@ -1,23 +1,21 @@
 /* SPDX-License-Identifier: MIT */
-/* Traces: measured, linked, published and released; their records and handles. */
+/* Traces: measured, linked, published and released; their records. */
 #include <config.h>
 
 #include "link/trace.h"
 
 #include "error.h"
 #include "link/plan.h"
+#include "memory/handle.h"
 
 #include <stdlib.h>
 #include <string.h>
 
 enum {
-    ADDRESS_BITS = 48,
-    GENERATION_LOW_BITS = 4,
     RECORDS = 64,          /* in a block */
     NEEDS_INLINE = 32
 };
 
-#define GENERATION_MASK UINT32_C(0xfffff)
 #define SIZE_LIMIT ((size_t) 1 << 30) /* of code, of data: no region is larger */
 
 struct trace_block {
@@ -25,51 +23,9 @@ struct trace_block {
     struct trace traces[RECORDS];
 };
 
-/* ---- handles ---------------------------------------------------------- */
-
-uintptr_t code_handle(uintptr_t start, uint32_t generation)
-{
-    uintptr_t low = generation & ((1u << GENERATION_LOW_BITS) - 1);
-    uintptr_t high = (generation & GENERATION_MASK) >> GENERATION_LOW_BITS;
-
-    return start | low | high << ADDRESS_BITS;
-}
-
-uintptr_t code_handle_address(uintptr_t handle)
-{
-    uintptr_t address = handle & (((uintptr_t) 1 << ADDRESS_BITS) - 1);
-
-    return address & ~(((uintptr_t) 1 << GENERATION_LOW_BITS) - 1);
-}
-
-pp_status code_handle_find(uintptr_t handle, struct code_place *place)
-{
-    uintptr_t address = code_handle_address(handle);
-
-    if (handle == 0)
-        return PP_E_ARG;
-    if (!code_at(address, place))
-        return region_at(address) != NULL ? PP_E_STALE : PP_E_FAULT;
-    return code_handle(place->start, place->generation) == handle ? PP_OK : PP_E_STALE;
-}
-
 pp_trace *trace_handle(const struct code_place *place)
 {
     return (pp_trace *) code_handle(place->start, place->generation);
-}
-
-static bool same_place(const struct code_place *a, const struct code_place *b)
-{
-    return a->start == b->start && a->generation == b->generation && a->owner == b->owner;
-}
-
-/* What was read of the record is of this trace only if the trace is still there after it. */
-static bool still_there(const struct code_place *place)
-{
-    struct code_place again;
-
-    atomic_thread_fence(memory_order_acquire);
-    return code_at(place->start, &again) && same_place(place, &again);
 }
 
 /* ---- records ---------------------------------------------------------- */
@@ -529,7 +485,7 @@ const void *pp_trace_entry(const pp_trace *handle)
         return NULL;
     const struct trace *trace = place.owner;
     uintptr_t entry = atomic_load_explicit(&trace->entry, memory_order_relaxed);
-    return still_there(&place) ? (const void *) entry : NULL;
+    return code_place_holds(&place) ? (const void *) entry : NULL;
 }
 
 void *pp_trace_host(const pp_trace *handle)
@@ -539,7 +495,7 @@ void *pp_trace_host(const pp_trace *handle)
     if (!find_published(handle, &place))
         return NULL;
     void *host = trace_host(place.owner);
-    return still_there(&place) ? host : NULL;
+    return code_place_holds(&place) ? host : NULL;
 }
 
 pp_trace *pp_trace_at(const void *address)

@@ -6,10 +6,6 @@
  * the allocator while the pool lives: a reader that raced with a release reads
  * an old record or that of a newer trace, never freed memory, and finds out by
  * looking the address up again.
- *
- * A handle is not a pointer.  It is the address of the span's first byte with
- * the span's generation in the bits that an address does not use: four at the
- * bottom, sixteen at the top.  Any bit pattern can be looked up safely.
  */
 #ifndef LINK_TRACE_H
 #define LINK_TRACE_H
@@ -73,16 +69,6 @@ pp_status trace_take_shared(struct link *link, struct plan *plan, struct region 
 pp_trace *trace_publish(struct link *link, struct trace *trace, const struct span *span,
                         const struct plan *plan, struct island_user *user,
                         const pp_trace_desc *desc);
-
-/* What a handle, or a reservation, encodes. */
-uintptr_t code_handle(uintptr_t start, uint32_t generation);
-uintptr_t code_handle_address(uintptr_t handle);
-
-/*
- * Find the live span of a handle.  PP_E_ARG for 0, PP_E_STALE, PP_E_FAULT (no
- * address of any region).  Lock-free; the owner may be NULL.
- */
-pp_status code_handle_find(uintptr_t handle, struct code_place *place);
 
 /* Close the room: free all records, with what published ones hold. */
 void trace_close_all(struct link *link, pp_pool *pool);
