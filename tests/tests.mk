@@ -38,6 +38,7 @@ check_PROGRAMS += \
 	check_osr \
 	check_pool \
 	check_recording \
+	check_region \
 	check_reloc \
 	check_reserve \
 	check_site \
@@ -70,10 +71,11 @@ check_isa_SOURCES = tests/check_isa.c tests/code.h
 check_osr_SOURCES = tests/check_osr.c
 check_osr_CPPFLAGS = $(AM_CPPFLAGS) -I$(top_srcdir)
 check_osr_LDADD = libstress.la $(LDADD)
-check_pool_SOURCES = tests/check_pool.c tests/sanitized.h
+check_pool_SOURCES = tests/check_pool.c tests/sanitized.h tests/spans.h
 check_recording_SOURCES = tests/check_recording.c
 check_recording_CPPFLAGS = $(stress_cppflags)
 check_recording_LDADD = libstress.la $(LDADD)
+check_region_SOURCES = tests/check_region.c tests/spans.h
 check_reloc_SOURCES = tests/check_reloc.c tests/code.h
 check_reserve_SOURCES = tests/check_reserve.c tests/snippet.h
 check_site_SOURCES = tests/check_site.c tests/sanitized.h

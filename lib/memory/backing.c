@@ -13,21 +13,26 @@
 
 #include <string.h>
 
-static size_t backed_bytes(const struct region *region)
+/* Of a bitmap with a bit for each page. */
+static size_t bitmap_bytes(const struct region *region)
 {
     return (region_code_size(region) / map_page_size() + 63) / 64 * sizeof(uint64_t);
 }
 
 bool backing_open(struct region *region)
 {
-    region->backed = pool_meta_alloc(region->pool, backed_bytes(region));
+    bool flip = region->wx == PP_WX_FLIP;
     pthread_mutex_init(&region->back_lock, NULL);
-    return region->backed != NULL;
+    region->backed = pool_meta_alloc(region->pool, bitmap_bytes(region));
+    if (flip)
+        region->writable = pool_meta_alloc(region->pool, bitmap_bytes(region));
+    return region->backed != NULL && (!flip || region->writable != NULL);
 }
 
 void backing_close(struct region *region)
 {
-    pool_meta_free(region->pool, region->backed, backed_bytes(region));
+    pool_meta_free(region->pool, region->backed, bitmap_bytes(region));
+    pool_meta_free(region->pool, region->writable, bitmap_bytes(region));
     pthread_mutex_destroy(&region->back_lock);
 }
 

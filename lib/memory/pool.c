@@ -9,6 +9,7 @@
 #include "memory/code_map.h"
 #include "memory/fork.h"
 #include "memory/probe.h"
+#include "os/barrier.h"
 
 #include <stdio.h>
 #include <string.h>
@@ -38,6 +39,15 @@ void pool_unlock(pp_pool *pool) { pthread_mutex_unlock(&pool->lock); }
 
 uint64_t pool_branch_range(const pp_pool *pool) { return pool->branch_range; }
 bool pool_landing_pads(const pp_pool *pool) { return pool->landing_pads; }
+
+void pool_sync_cores(pp_pool *pool)
+{
+    atomic_fetch_add_explicit(&pool->barriers, 1, memory_order_relaxed);
+    if (!barrier_sync_core())
+        pool_note_fallback(pool, PP_FALLBACK_BARRIER,
+                           "membarrier(SYNC_CORE) is refused: a core may have instructions of "
+                           "freed code in its pipeline when its address is used again");
+}
 
 void *pool_meta_alloc(pp_pool *pool, size_t size) { return meta_alloc(&pool->meta, size); }
 void pool_meta_free(pp_pool *pool, void *memory, size_t size)

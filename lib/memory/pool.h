@@ -8,12 +8,6 @@
 
 #include "memory/region.h"
 
-struct span {
-    struct region *region;
-    uintptr_t exec;      /* first byte */
-    size_t size;         /* as asked for */
-};
-
 /*
  * Bytes that a caller needs if it is placed in `region`.  Called without the
  * region's lock, maybe several times with different regions, before anything
@@ -98,6 +92,9 @@ void pool_unlock(pp_pool *pool);
 /* What the pool was created with, normalized. */
 uint64_t pool_branch_range(const pp_pool *pool);
 bool pool_landing_pads(const pp_pool *pool);
+
+/* A barrier on all cores, counted; where the kernel has none, a fallback is noted. */
+void pool_sync_cores(pp_pool *pool);
 
 /* ---- metadata: the pool's own arena -------------------------------------- */
 

@@ -58,6 +58,7 @@ pp_status probe_region(struct region *region, pp_error *error)
         return status;
     status = region_free(region, exec, &bytes, error);
     region_trim(region);
-    atomic_store_explicit(&region->recycled, false, memory_order_relaxed);
+    /* What ran was run by this thread alone, and it has waited for its own caches. */
+    atomic_store_explicit(&region->published, region->code_lo, memory_order_relaxed);
     return status;
 }

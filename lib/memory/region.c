@@ -20,26 +20,6 @@ static void update_room_locked(struct region *region)
 }
 
 /*
- * Traps over bytes that nobody runs any more.  The traps are there when they are
- * written: where the kernel refuses the end of it, FLIP's pages stay writable and
- * cannot run, and an emulator may not have seen REMAP's; the next owner of the
- * bytes makes up for both, or is refused.
- */
-static pp_status zap_locked(struct region *region, uintptr_t exec, size_t size, pp_error *error)
-{
-    uint8_t *write;
-    if (region->inherited || size == 0)
-        return PP_OK;
-    pp_status status = region_write_begin(region, exec, size, &write, error);
-    if (status != PP_OK)
-        return status;
-    backing_fill_traps(write, size);
-    atomic_store_explicit(&region->recycled, true, memory_order_relaxed);
-    (void) region_write_end(region, exec, size, NULL);
-    return PP_OK;
-}
-
-/*
  * A child that was forked runs the same pages of the memfd: what it may be running
  * is neither overwritten nor used again.  Without memory for the list the span
  * stays where it is for good.
@@ -73,7 +53,7 @@ static void settle_locked(struct region *region)
     for (size_t i = 0; i < region->limbo_count; i++) {
         size_t offset = (size_t) region->limbo[i] << SPAN_GRANULE_SHIFT;
         size_t size = span_space_extent(&region->spans, offset);
-        if (zap_locked(region, region->code_lo + offset, size, NULL) == PP_OK)
+        if (region_zap(region, region->code_lo + offset, size, NULL) == PP_OK)
             span_space_reclaim(&region->spans, offset);
     }
     region->limbo_count = 0;
@@ -123,7 +103,7 @@ static pp_status release_locked(struct region *region, const struct span_info *i
         span_space_retire(&region->spans, info->start);
         return PP_OK;
     }
-    pp_status status = zap_locked(region, region->code_lo + info->start, info->extent, error);
+    pp_status status = region_zap(region, region->code_lo + info->start, info->extent, error);
     if (status == PP_OK)
         span_space_free(&region->spans, info->start);
     return status;
@@ -170,7 +150,7 @@ pp_status region_shrink(struct region *region, uintptr_t exec, size_t size, size
         size_t keep = (size + unit - 1) & -unit;
         status = size == 0 || size > info.size ? PP_E_ARG : PP_OK;
         if (status == PP_OK)
-            status = zap_locked(region, exec + keep, info.extent - keep, NULL);
+            status = region_zap(region, exec + keep, info.extent - keep, NULL);
         if (status == PP_OK && !span_space_shrink(&region->spans, offset, size))
             status = PP_E_NOMEM;
         if (status == PP_OK) {

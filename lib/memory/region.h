@@ -44,12 +44,21 @@ struct region {
     pthread_mutex_t back_lock;    /* guards changes of `backed`; taken after `lock` */
     _Atomic uint64_t *backed;     /* a bit for each page of the executable view: memory is behind
                                      it, and traps are wherever no span was written */
-    atomic_bool recycled;         /* some address has been given back */
+    _Atomic uint64_t *writable;   /* PP_WX_FLIP: a bit for each page that has its write
+                                     permission; changed by whoever owns the page */
+    _Atomic uintptr_t published;  /* no span behind it was ever executable for anybody */
     bool shared;                  /* a child may be running what is in the memfd; guarded by lock */
     uint32_t *limbo;              /* starts of spans freed while `shared`, in granules; lock */
     size_t limbo_count, limbo_capacity;
     void *link;                   /* the island table of lib/link, guarded by lock */
     void *unwind;                 /* registrations with other unwinders */
+};
+
+/* A span, or another part of a region that somebody owns. */
+struct span {
+    struct region *region;
+    uintptr_t exec;      /* first byte */
+    size_t size;         /* as asked for */
 };
 
 /*
@@ -105,7 +114,8 @@ const char *region_verify(struct region *region);
 /*
  * Make [exec, exec + size) writable and return where to write; the span is the
  * caller's alone.  In FLIP mode the pages lose their execute permission until
- * region_write_end.
+ * the write ends; if it cannot end, they stay writable, and another begin of theirs
+ * needs nothing of the kernel.
  */
 pp_status region_write_begin(struct region *region, uintptr_t exec, size_t size, uint8_t **write,
                              pp_error *error);
@@ -113,8 +123,24 @@ pp_status region_write_begin(struct region *region, uintptr_t exec, size_t size,
 /*
  * End a write: permissions restored, both caches right.  After it a thread that
  * learns the address by a data load with acquire order runs the new code.
+ * PP_E_NOMEM, PP_E_SYSTEM: the span is writable as before.
  */
 pp_status region_write_end(struct region *region, uintptr_t exec, size_t size, pp_error *error);
+
+/*
+ * The same for many spans, of any regions of one pool, with one operation on the
+ * caches and at most one barrier.  All of them, or none: neighbours in ascending
+ * order cost least.
+ */
+pp_status region_publish(const struct span *spans, size_t count, pp_error *error);
+
+/*
+ * Traps over bytes that nobody runs any more; no barrier: the next publication has
+ * it.  The traps are there when they are written: where the kernel refuses the end
+ * of it, FLIP's pages stay writable and cannot run, and an emulator may not have
+ * seen REMAP's; the next owner of the bytes makes up for both, or is refused.
+ */
+pp_status region_zap(struct region *region, uintptr_t exec, size_t size, pp_error *error);
 
 /* ---- the code map: address -> region, for the whole process ------------ */
 

@@ -27,6 +27,7 @@ struct pp_pool {
     _Atomic(struct region *) regions; /* newest first; changed under `opening` */
     struct region *spare;             /* without a rule yet; guarded by `opening` */
     atomic_size_t used;               /* bytes of live spans */
+    atomic_size_t barriers;           /* number of barriers on all cores */
     _Atomic(void *) rooms[ROOM_COUNT];
     struct fallbacks fallbacks;
     struct pp_pool *next;             /* in fork's list */

@@ -6,8 +6,8 @@
 
 #include "error.h"
 #include "memory/backing.h"
+#include "memory/pool.h"
 #include "memory/view.h"
-#include "os/barrier.h"
 #include "os/cache.h"
 #include "os/map.h"
 
@@ -26,6 +26,88 @@ static bool in_code(const struct region *region, uintptr_t exec, size_t size)
            size <= region->code_hi - exec;
 }
 
+/* ---- permissions ------------------------------------------------------ */
+
+/* FLIP: whether [lo, lo + bytes) is writable as it is. */
+static bool is_writable(const struct region *region, uintptr_t lo, size_t bytes)
+{
+    size_t page = map_page_size(), first = (lo - region->code_lo) / page;
+    for (size_t i = first; i < first + bytes / page; i++) {
+        uint64_t word = atomic_load_explicit(&region->writable[i / 64], memory_order_relaxed);
+        if ((word >> i % 64 & 1) == 0)
+            return false;
+    }
+    return true;
+}
+
+static int flip(struct region *region, uintptr_t lo, size_t bytes, bool writable)
+{
+    size_t page = map_page_size(), first = (lo - region->code_lo) / page;
+    int number = map_protect(lo, bytes, writable ? MAP_READ_WRITE : MAP_READ_EXEC);
+    for (size_t i = first; number == 0 && i < first + bytes / page; i++) {
+        uint64_t bit = 1ull << i % 64;
+        if (writable)
+            atomic_fetch_or_explicit(&region->writable[i / 64], bit, memory_order_relaxed);
+        else
+            atomic_fetch_and_explicit(&region->writable[i / 64], ~bit, memory_order_relaxed);
+    }
+    return number;
+}
+
+/* Pages of a region that end their write together. */
+struct run {
+    struct region *region;
+    uintptr_t lo;
+    size_t bytes;
+};
+
+/* The run that begins with spans[*index], which moves behind its last span. */
+static struct run next_run(const struct span *spans, size_t count, size_t *index)
+{
+    const struct span *span = &spans[(*index)++];
+    struct run run = { span->region, 0, 0 };
+    run.lo = page_range(span->exec, span->size, &run.bytes);
+    for (; *index < count && spans[*index].region == run.region; ++*index) {
+        size_t bytes;
+        uintptr_t lo = page_range(spans[*index].exec, spans[*index].size, &bytes);
+        if (lo < run.lo || lo > run.lo + run.bytes)
+            break;
+        if (lo + bytes > run.lo + run.bytes)
+            run.bytes = lo + bytes - run.lo;
+    }
+    return run;
+}
+
+static pp_status make_executable(const struct run *run, pp_error *error)
+{
+    struct region *region = run->region;
+    uintptr_t lo = run->lo;
+    if (region->wx == PP_WX_REMAP) {
+        int number = descriptor_check(&region->memfd);
+        if (number == 0)
+            number = map_shared(region->memfd.fd, lo - region->code_lo, &lo, run->bytes,
+                                MAP_READ_EXEC);
+        return number == 0 ? PP_OK : view_refused(error, "mmap", number);
+    }
+    if (region->wx == PP_WX_FLIP) {
+        int number = flip(region, lo, run->bytes, false);
+        return number == 0 ? PP_OK : view_refused(error, "mprotect", number);
+    }
+    return PP_OK;
+}
+
+/* The spans before `end` stay as they were: writable. */
+static void take_back(const struct span *spans, size_t end)
+{
+    for (size_t i = 0; i < end;) {
+        struct run run = next_run(spans, end, &i);
+        if (run.region->wx == PP_WX_FLIP)
+            (void) flip(run.region, run.lo, run.bytes, true);
+    }
+}
+
+/* ---- writing ---------------------------------------------------------- */
+
 pp_status region_write_begin(struct region *region, uintptr_t exec, size_t size, uint8_t **write,
                              pp_error *error)
 {
@@ -36,7 +118,7 @@ pp_status region_write_begin(struct region *region, uintptr_t exec, size_t size,
     if (region->wx == PP_WX_FLIP) {
         size_t bytes;
         uintptr_t lo = page_range(exec, size, &bytes);
-        int number = map_protect(lo, bytes, MAP_READ_WRITE);
+        int number = is_writable(region, lo, bytes) ? 0 : flip(region, lo, bytes, true);
         if (number != 0)
             return view_refused(error, "mprotect", number);
     }
@@ -47,31 +129,80 @@ pp_status region_write_begin(struct region *region, uintptr_t exec, size_t size,
     return PP_OK;
 }
 
+/*
+ * A core may still hold instructions of an earlier life of an address in its
+ * pipeline, if the address was executable for somebody.  Slots of islands have one
+ * life.  x86-64 cores snoop their pipelines and need nothing.
+ */
+static bool publish_one(const struct span *span)
+{
+    struct region *region = span->region;
+    uintptr_t end = span->exec + span->size;
+    if (span->exec >= region->island_lo && span->exec < region->island_hi)
+        return false;
+    uintptr_t published = atomic_load_explicit(&region->published, memory_order_relaxed);
+    bool again = span->exec < published;
+    while (published < end &&
+           !atomic_compare_exchange_weak_explicit(&region->published, &published, end,
+                                                  memory_order_relaxed, memory_order_relaxed))
+        continue;
+    return again;
+}
+
+static void sync_caches(const struct span *spans, size_t count)
+{
+    for (size_t i = 0; i < count; i++)
+        cache_clean(spans[i].exec + (uintptr_t) spans[i].region->write_delta, spans[i].size);
+    cache_clean_wait();
+    for (size_t i = 0; i < count; i++)
+        cache_invalidate(spans[i].exec, spans[i].size);
+    cache_invalidate_wait();
+}
+
+pp_status region_publish(const struct span *spans, size_t count, pp_error *error)
+{
+    for (size_t i = 0; i < count;) {
+        size_t first = i;
+        struct run run = next_run(spans, count, &i);
+        pp_status status = make_executable(&run, error);
+        if (status != PP_OK) {
+            take_back(spans, first);
+            return status;
+        }
+    }
+    sync_caches(spans, count);
+    bool again = false;
+    for (size_t i = 0; i < count; i++)
+        again |= publish_one(&spans[i]);
+#if defined __aarch64__
+    if (again)
+        pool_sync_cores(spans[0].region->pool);
+#else
+    (void) again;
+#endif
+    return PP_OK;
+}
+
 pp_status region_write_end(struct region *region, uintptr_t exec, size_t size, pp_error *error)
 {
-    size_t bytes;
-    uintptr_t lo = page_range(exec, size, &bytes);
-    int number = 0;
+    return region_publish(&(struct span){ region, exec, size }, 1, error);
+}
 
-    if (region->wx == PP_WX_REMAP) {
-        number = descriptor_check(&region->memfd);
-        if (number == 0)
-            number = map_shared(region->memfd.fd, lo - region->code_lo, &lo, bytes, MAP_READ_EXEC);
-        if (number != 0)
-            return view_refused(error, "mmap", number);
-    } else if (region->wx == PP_WX_FLIP) {
-        number = map_protect(lo, bytes, MAP_READ_EXEC);
-        if (number != 0)
-            return view_refused(error, "mprotect", number);
-    }
-    cache_sync(exec + (uintptr_t) region->write_delta, exec, size);
-#if defined __aarch64__
-    /*
-     * A core may still hold instructions of an earlier life of this address in
-     * its pipeline.  x86-64 cores snoop their pipelines and need nothing.
-     */
-    if (atomic_load_explicit(&region->recycled, memory_order_relaxed))
-        barrier_sync_core();
-#endif
+/* ---- unwriting -------------------------------------------------------- */
+
+pp_status region_zap(struct region *region, uintptr_t exec, size_t size, pp_error *error)
+{
+    uint8_t *write;
+    struct span span = { region, exec, size };
+    if (region->inherited || size == 0)
+        return PP_OK;
+    pp_status status = region_write_begin(region, exec, size, &write, error);
+    if (status != PP_OK)
+        return status;
+    backing_fill_traps(write, size);
+    size_t index = 0;
+    struct run run = next_run(&span, 1, &index);
+    if (make_executable(&run, NULL) == PP_OK)
+        sync_caches(&span, 1);
     return PP_OK;
 }

@@ -27,33 +27,57 @@ static uint64_t cache_type(void)
     return ctr;
 }
 
-void cache_sync(uintptr_t write, uintptr_t exec, size_t size)
+void cache_clean(uintptr_t write, size_t size)
 {
     uint64_t ctr = cache_type();
-    uintptr_t data_line = (uintptr_t) 4 << (ctr >> 16 & 15);
-    uintptr_t code_line = (uintptr_t) 4 << (ctr & 15);
+    uintptr_t line_bytes = (uintptr_t) 4 << (ctr >> 16 & 15);
 
-    if (!(ctr >> 28 & 1)) {
-        for (uintptr_t line = write & -data_line; line < write + size; line += data_line)
-            __asm__ volatile("dc cvau, %0" : : "r"(line) : "memory");
-    }
+    if (ctr >> 28 & 1)
+        return;
+    for (uintptr_t line = write & -line_bytes; line < write + size; line += line_bytes)
+        __asm__ volatile("dc cvau, %0" : : "r"(line) : "memory");
+}
+
+void cache_clean_wait(void)
+{
     __asm__ volatile("dsb ish" : : : "memory");
-    if (!(ctr >> 29 & 1)) {
-        for (uintptr_t line = exec & -code_line; line < exec + size; line += code_line)
-            __asm__ volatile("ic ivau, %0" : : "r"(line) : "memory");
-        __asm__ volatile("dsb ish" : : : "memory");
-    }
-    __asm__ volatile("isb" : : : "memory");
+}
+
+void cache_invalidate(uintptr_t exec, size_t size)
+{
+    uint64_t ctr = cache_type();
+    uintptr_t line_bytes = (uintptr_t) 4 << (ctr & 15);
+
     VALGRIND_DISCARD_TRANSLATIONS(exec, size);
+    if (ctr >> 29 & 1)
+        return;
+    for (uintptr_t line = exec & -line_bytes; line < exec + size; line += line_bytes)
+        __asm__ volatile("ic ivau, %0" : : "r"(line) : "memory");
+}
+
+void cache_invalidate_wait(void)
+{
+    __asm__ volatile("dsb ish\n\tisb" : : : "memory");
 }
 
 #else
 
-void cache_sync(uintptr_t write, uintptr_t exec, size_t size)
+void cache_clean(uintptr_t write, size_t size)
 {
     (void) write;
+    (void) size;
     __asm__ volatile("" : : : "memory");
+}
+
+void cache_clean_wait(void) {}
+
+void cache_invalidate(uintptr_t exec, size_t size)
+{
+    (void) exec;
+    (void) size;
     VALGRIND_DISCARD_TRANSLATIONS(exec, size);
 }
+
+void cache_invalidate_wait(void) {}
 
 #endif

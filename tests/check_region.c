@@ -1,0 +1,165 @@
+/* SPDX-License-Identifier: MIT */
+/* Regions: publication in batches, and what is asked of the kernel for it. */
+#include <config.h>
+
+#include "isa/isa.h"
+#include "memory/state.h"
+#include "spans.h"
+
+#include <patchpoint/fault.h>
+
+#include <errno.h>
+#include <unistd.h>
+
+static void begin_return(const struct span *span, unsigned value)
+{
+    uint8_t *write;
+    pp_status status = region_write_begin(span->region, span->exec, span->size, &write, &error);
+    ck_assert_msg(status == PP_OK, "%s", error.text);
+    encode_return(write, value);
+}
+
+static size_t barriers(pp_pool *pool)
+{
+    return atomic_load(&pool->barriers);
+}
+
+#define BATCH 40
+
+START_TEST(a_batch_is_published_at_once)
+{
+    struct span span[BATCH];
+    pp_pool *pool = open_pool((pp_wx) _i);
+    if (pool == NULL)
+        return;
+    /* Out of order, and of two regions. */
+    struct frame_rule other;
+    pp_frame_rule other_rule = { .size = sizeof other_rule, .kind = PP_FRAME_LEAF };
+    ck_assert_int_eq(frame_rule_from(&other_rule, &other, &error), PP_OK);
+    for (unsigned i = 0; i < BATCH; i++) {
+        struct span *at = &span[i * 7 % BATCH];
+        const struct frame_rule *rule = i % 5 == 0 ? &other : &no_rule;
+        ck_assert_int_eq(take_with(pool, rule, 40 + 90 * i, 16, at), PP_OK);
+        begin_return(at, i * 7 % BATCH);
+    }
+    ck_assert_int_eq(region_publish(span, BATCH, &error), PP_OK);
+    for (unsigned i = 0; i < BATCH; i++)
+        ck_assert_uint_eq(run(&span[i]), i);
+    /* No address was used before. */
+    ck_assert_uint_eq(barriers(pool), 0);
+    verify(pool);
+    pp_pool_destroy(pool);
+}
+END_TEST
+
+START_TEST(barriers_are_for_addresses_that_ran)
+{
+    struct span span[BATCH];
+    pp_pool *pool = open_pool(PP_WX_AUTO);
+    bool wanted = strcmp(isa_host.name, "aarch64") == 0;
+    for (unsigned i = 0; i < BATCH; i++) {
+        ck_assert_int_eq(take(pool, 64, &span[i]), PP_OK);
+        ck_assert_int_eq(write_return(&span[i], i), PP_OK);
+    }
+    ck_assert_uint_eq(barriers(pool), 0);
+    for (unsigned i = 0; i < BATCH; i++)
+        ck_assert_int_eq(pool_free(pool, span[i].exec), PP_OK);
+    ck_assert_uint_eq(barriers(pool), 0);
+    for (unsigned i = 0; i < BATCH; i++) {
+        ck_assert_int_eq(take(pool, 64, &span[i]), PP_OK);
+        begin_return(&span[i], 1000 + i);
+    }
+    ck_assert_int_eq(region_publish(span, BATCH, &error), PP_OK);
+    ck_assert_uint_eq(barriers(pool), wanted);
+    for (unsigned i = 0; i < BATCH; i++)
+        ck_assert_uint_eq(run(&span[i]), 1000 + i);
+    ck_assert_int_eq(take(pool, 64, &span[0]), PP_OK);
+    ck_assert_int_eq(write_return(&span[0], 1), PP_OK);
+    ck_assert_uint_eq(barriers(pool), wanted);
+    pp_pool_destroy(pool);
+}
+END_TEST
+
+/* Whatever mprotect is refused, nothing of the batch runs, and nothing is lost. */
+START_TEST(a_batch_that_is_refused_stays_writable)
+{
+    struct span span[8];
+    unsigned hits = 0;
+    pp_pool *pool = open_pool(PP_WX_FLIP);
+    for (uint64_t n = 1;; n++) {
+        for (unsigned i = 0; i < 8; i++) {
+            ck_assert_int_eq(take(pool, 100, &span[(i * 3) % 8]), PP_OK);
+            begin_return(&span[(i * 3) % 8], i);
+        }
+        pp_fault script = { .call = PP_FAULT_MPROTECT, .first = n, .count = 1 };
+        ck_assert_int_eq(pp_fault_set(&script, 1), PP_OK);
+        pp_status status = region_publish(span, 8, &error);
+        bool hit = pp_fault_hit(PP_FAULT_MPROTECT) != 0;
+        if (hit) {
+            hits++;
+            ck_assert_int_ne(status, PP_OK);
+            script = (pp_fault){ .call = PP_FAULT_MPROTECT, .first = 1 };
+            ck_assert_int_eq(pp_fault_set(&script, 1), PP_OK);
+            /* Writable as before, for which mprotect is not asked. */
+            for (unsigned i = 0; i < 8; i++)
+                begin_return(&span[i], 50 + i);
+            ck_assert_int_eq(pp_fault_set(NULL, 0), PP_OK);
+            ck_assert_int_eq(region_publish(span, 8, &error), PP_OK);
+        }
+        ck_assert_int_eq(pp_fault_set(NULL, 0), PP_OK);
+        for (unsigned i = 0; i < 8 && hit; i++)
+            ck_assert_uint_eq(run(&span[i]), 50 + i);
+        for (unsigned i = 0; i < 8; i++)
+            ck_assert_int_eq(pool_free(pool, span[i].exec), PP_OK);
+        verify(pool);
+        if (!hit)
+            break;
+    }
+    ck_assert_uint_gt(hits, 1);
+    ck_assert_uint_eq(stats_of(pool).spans, 0);
+    pp_pool_destroy(pool);
+}
+END_TEST
+
+/* The link of a trace fails behind its write while mprotect is refused for good. */
+START_TEST(a_span_whose_write_cannot_end_is_given_back)
+{
+    struct span span;
+    pp_pool *pool = open_pool(PP_WX_FLIP);
+    ck_assert_int_eq(take(pool, 100, &span), PP_OK);
+    begin_return(&span, 1);
+    pp_fault script = { .call = PP_FAULT_MPROTECT, .first = 1 };
+    ck_assert_int_eq(pp_fault_set(&script, 1), PP_OK);
+    ck_assert_int_ne(region_publish(&span, 1, &error), PP_OK);
+    ck_assert_int_eq(pool_free(pool, span.exec), PP_OK);
+    /* One that is executable cannot be cleared, and stays. */
+    ck_assert_int_eq(pp_fault_set(NULL, 0), PP_OK);
+    verify(pool);
+    ck_assert_int_eq(take(pool, 100, &span), PP_OK);
+    ck_assert_int_eq(write_return(&span, 7), PP_OK);
+    ck_assert_int_eq(pp_fault_set(&script, 1), PP_OK);
+    ck_assert_int_ne(pool_free(pool, span.exec), PP_OK);
+    ck_assert_int_eq(pp_fault_set(NULL, 0), PP_OK);
+    ck_assert_uint_eq(run(&span), 7);
+    ck_assert_int_eq(pool_free(pool, span.exec), PP_OK);
+    verify(pool);
+    ck_assert_uint_eq(stats_of(pool).spans, 0);
+    pp_pool_destroy(pool);
+}
+END_TEST
+
+int main(void)
+{
+    Suite *suite = suite_create("region");
+    TCase *publish = tcase_create("publish");
+    tcase_add_loop_test(publish, a_batch_is_published_at_once, PP_WX_DUAL, PP_WX_RWX + 1);
+    tcase_add_test(publish, barriers_are_for_addresses_that_ran);
+    tcase_add_test(publish, a_batch_that_is_refused_stays_writable);
+    tcase_add_test(publish, a_span_whose_write_cannot_end_is_given_back);
+    suite_add_tcase(suite, publish);
+    SRunner *runner = srunner_create(suite);
+    srunner_run_all(runner, CK_ENV);
+    int failed = srunner_ntests_failed(runner);
+    srunner_free(runner);
+    return failed == 0 ? 0 : 1;
+}
