@@ -49,6 +49,16 @@ pp_status error_system(pp_error *error, pp_status status, const char *call, int 
     return status;
 }
 
+pp_status error_copy(pp_error *error, const pp_error *from)
+{
+    if (error != NULL && error->size >= sizeof *error) {
+        size_t size = error->size;
+        *error = *from;
+        error->size = size;
+    }
+    return from->status;
+}
+
 pp_status error_reloc(pp_error *error, pp_status status, size_t index, const char *format, ...)
 {
     va_list arguments;

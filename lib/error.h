@@ -12,6 +12,9 @@ pp_status error_set(pp_error *error, pp_status status, const char *format, ...)
 /* The kernel refused `call` with `number` (an errno). */
 pp_status error_system(pp_error *error, pp_status status, const char *call, int number);
 
+/* The reason that `from`, which is complete, has. */
+pp_status error_copy(pp_error *error, const pp_error *from);
+
 /* Relocation `index` is at fault. */
 pp_status error_reloc(pp_error *error, pp_status status, size_t index, const char *format, ...)
     __attribute__((format(printf, 4, 5)));

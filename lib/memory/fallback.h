@@ -14,7 +14,7 @@
 struct fallbacks {
     pthread_mutex_t lock;                 /* innermost: guards reasons */
     atomic_size_t counts[PP_FALLBACKS];
-    char reasons[PP_FALLBACKS][160];      /* "": none */
+    char reasons[PP_FALLBACKS][240];      /* "": none */
 };
 
 void fallbacks_init(struct fallbacks *fallbacks);

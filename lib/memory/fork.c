@@ -8,6 +8,7 @@
 
 #include "memory/fork.h"
 
+#include "memory/claim.h"
 #include "os/descriptor.h"
 #include "os/fault.h"
 
@@ -125,7 +126,7 @@ static void prepare(void)
     pthread_mutex_lock(&list_mutex);
     for (pp_pool *pool = pools; pool != NULL; pool = pool->next)
         lock_pool(pool);
-    placement_lock();
+    claim_lock();
     if (pools != NULL)
         witness_prepare();
     errno = saved;
@@ -133,7 +134,7 @@ static void prepare(void)
 
 static void release(void)
 {
-    placement_unlock();
+    claim_unlock();
     for (pp_pool *pool = pools; pool != NULL; pool = pool->next)
         unlock_pool(pool);
     pthread_mutex_unlock(&list_mutex);

@@ -2,10 +2,10 @@
 /*
  * Placement: where a region goes.
  *
- * One pass over the process's mappings finds the gaps; the place with the
- * shortest distance to the farthest anchor wins.  Addresses that once ran code
- * under another frame rule are not used again, because unwinders remember what
- * they learned about an address.
+ * One pass over the process's mappings finds the gaps.  The place wins from which
+ * most anchors are in branch range, the earlier ones before the later ones, and then
+ * the one with the shortest distance to the farthest of these.  Addresses that
+ * another frame rule has claimed are no gaps.
  */
 #ifndef MEMORY_PLACEMENT_H
 #define MEMORY_PLACEMENT_H
@@ -16,44 +16,49 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#define PLACEMENT_GAPS 256
 #define PLACEMENT_ALIGN ((uintptr_t) 2 << 20)
+#define PLACEMENT_LEVELS 10 /* gaps from 2 MiB, 4 MiB, ... 1 GiB */
+#define PLACEMENT_KEPT 8    /* of each level, the nearest to an anchor */
 #define ANCHORS 4
 
+/* What a pool's regions want to be near to.  Changed under the pool's `opening`. */
 struct anchors {
-    uintptr_t lo, hi;     /* the lowest and the highest anchor */
-    uint64_t reach;       /* of a direct branch */
+    uintptr_t at[ANCHORS];  /* the most important first */
+    unsigned count;         /* at least 1 */
+    uint64_t reach;         /* of a direct branch */
+    uint64_t random;        /* state of the generator that chooses places; 0: the best is taken */
+    uintptr_t *bases;       /* scripted places; NULL: none */
+    size_t base_count, base_next;
+    char refused[160];      /* why the latest region is not in the best place; "": it is */
 };
 
 struct placement {
-    struct anchors anchors;
+    struct anchors *anchors;
     const struct frame_rule *rule;
-    size_t count;
-    struct gap gaps[PLACEMENT_GAPS];
+    struct gap gaps[ANCHORS][PLACEMENT_LEVELS][PLACEMENT_KEPT]; /* hi 0: none */
 };
 
-/* Find the gaps of at least `size` bytes.  0, or the errno of reading the maps. */
-int placement_open(struct placement *placement, const struct anchors *anchors,
-                   const struct frame_rule *rule, size_t size);
+/* Find the gaps.  0, or the errno of reading the maps; then there are none. */
+int placement_open(struct placement *placement, struct anchors *anchors,
+                   const struct frame_rule *rule);
 
 /*
- * The best place for `size` bytes, and the gap is gone.  False: there is none, or
- * none that is near if `near` is asked for.
+ * The best place for `size` bytes.  False: there is none, or none that is near if
+ * `near` is asked for.
  */
-bool placement_take(struct placement *placement, size_t size, bool near, uintptr_t *base);
+bool placement_find(struct placement *placement, size_t size, bool near, uintptr_t *base);
+
+/* Something is there that the list did not show: it is not found again. */
+void placement_exclude(struct placement *placement, uintptr_t base, size_t size);
+
+/* The next scripted base that a region of this size and rule can have; false: no more. */
+bool placement_next_scripted(struct anchors *anchors, size_t size, const struct frame_rule *rule,
+                             uintptr_t *base);
+
+/* From the farthest byte of [lo, hi) to the farthest anchor. */
+uint64_t placement_reach(const struct anchors *anchors, uintptr_t lo, uintptr_t hi);
 
 /* Every byte of [lo, hi) is in branch range of every anchor. */
 bool placement_is_near(const struct anchors *anchors, uintptr_t lo, uintptr_t hi);
-
-/*
- * Before a rule's code runs at [lo, hi): note it, for the life of the process.
- * False: the range overlaps another rule's (two threads chose at once), or there
- * is no memory for the note.
- */
-bool placement_claim(uintptr_t lo, uintptr_t hi, const struct frame_rule *rule);
-
-/* Around fork. */
-void placement_lock(void);
-void placement_unlock(void);
 
 #endif

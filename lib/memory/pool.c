@@ -5,22 +5,17 @@
 #include "memory/state.h"
 
 #include "error.h"
-#include "isa/isa.h"
+#include "memory/claim.h"
 #include "memory/code_map.h"
 #include "memory/fork.h"
+#include "memory/options.h"
 #include "memory/probe.h"
 #include "os/barrier.h"
 
 #include <stdio.h>
 #include <string.h>
 
-#define REGION_DEFAULT ((size_t) 64 << 20)
 #define ALIGN_MAX ((size_t) 65536)
-#if defined __aarch64__
-#define REGION_MAX ((size_t) 128 << 20) /* islands in the middle reach all of it */
-#else
-#define REGION_MAX ((size_t) 1 << 30)
-#endif
 
 /* ---- small things ----------------------------------------------------- */
 
@@ -79,6 +74,22 @@ static pp_status open_rooms(struct region *region, pp_error *error)
     return PP_OK;
 }
 
+/* A region that is not as wanted. */
+static void note_region(pp_pool *pool, const struct region *region)
+{
+    const struct anchors *anchors = &pool->anchors;
+    unsigned long long reach = placement_reach(anchors, region->base, region->limit) >> 20;
+    size_t size = region->limit - region->base;
+    const char *why = anchors->refused[0] == '\0' ? "placed by script" : anchors->refused;
+    if (!region->near)
+        pool_note_fallback(pool, PP_FALLBACK_FAR, "0x%zx is %llu MiB from the farthest anchor, "
+                           "branches reach %llu: %s", (size_t) region->base, reach,
+                           (unsigned long long) anchors->reach >> 20, why);
+    if (size < pool->region_bytes)
+        pool_note_fallback(pool, PP_FALLBACK_SMALL, "0x%zx has %zu MiB instead of %zu: %s",
+                           (size_t) region->base, size >> 20, pool->region_bytes >> 20, why);
+}
+
 /* A region with this rule, mapped and known to the rooms, but not to lookups. */
 static pp_status open_region(pp_pool *pool, const struct frame_rule *rule,
                              struct region **result, pp_error *error)
@@ -87,7 +98,7 @@ static pp_status open_region(pp_pool *pool, const struct frame_rule *rule,
     struct region *region = pool->spare;
     pool->spare = NULL;
     if (region != NULL && (region->inherited ||
-                           !placement_claim(region->base, region->limit, rule))) {
+                           !claim_add(region->base, region->limit, rule))) {
         region_destroy(region);
         region = NULL;
     }
@@ -96,7 +107,9 @@ static pp_status open_region(pp_pool *pool, const struct frame_rule *rule,
                                error);
         if (status != PP_OK)
             return status;
-        if (!placement_claim(region->base, region->limit, rule)) {
+        if (claim_add(region->base, region->limit, rule)) {
+            note_region(pool, region);
+        } else {
             region_destroy(region);
             region = NULL;
         }
@@ -290,48 +303,12 @@ bool code_at(uintptr_t pc, struct code_place *place)
 
 /* ---- life ------------------------------------------------------------- */
 
-static pp_status set_anchors(pp_pool *pool, const pp_pool_options *options)
-{
-    struct anchors *anchors = &pool->anchors;
-    *anchors = (struct anchors){ UINTPTR_MAX, 0, isa_host.branch_range };
-    for (unsigned i = 0; i < ANCHORS; i++) {
-        uintptr_t at = (uintptr_t) options->near[i];
-        if (at == 0)
-            continue;
-        if (at >> 48 != 0)
-            return error_set(options->error, PP_E_ARG, "near[%u] is not a user address", i);
-        anchors->lo = at < anchors->lo ? at : anchors->lo;
-        anchors->hi = at > anchors->hi ? at : anchors->hi;
-    }
-    if (anchors->lo > anchors->hi)
-        anchors->lo = anchors->hi = (uintptr_t) pool_create;
-    return PP_OK;
-}
-
-static pp_status set_options(pp_pool *pool, const pp_pool_options *options)
-{
-    size_t bytes = options->region_bytes == 0 ? REGION_DEFAULT : options->region_bytes;
-    if (bytes % PLACEMENT_ALIGN != 0 || bytes > (size_t) 1 << 30)
-        return error_set(options->error, PP_E_ARG,
-                         "region_bytes is not a multiple of 2 MiB up to 1 GiB");
-    if ((unsigned) options->wx > PP_WX_RWX)
-        return error_set(options->error, PP_E_ARG, "unknown wx %u", (unsigned) options->wx);
-    if ((options->flags & ~(uint32_t) PP_POOL_LANDING_PADS) != 0)
-        return error_set(options->error, PP_E_ARG, "unknown flags 0x%x", (unsigned) options->flags);
-    pool->region_bytes = bytes < REGION_MAX ? bytes : REGION_MAX;
-    pool->limit_bytes = options->limit_bytes;
-    pool->landing_pads = (options->flags & PP_POOL_LANDING_PADS) != 0;
-    pool->branch_range = options->branch_range == 0 || options->branch_range > isa_host.branch_range
-                             ? isa_host.branch_range
-                             : options->branch_range;
-    return set_anchors(pool, options);
-}
-
 /* The first region, in this mode, tested. */
 static pp_status try_mode(pp_pool *pool, pp_wx wx, pp_error *error)
 {
     struct frame_rule none;
     struct region *region;
+    size_t base_next = pool->anchors.base_next;
     pp_status status = frame_rule_from(NULL, &none, error);
     if (status == PP_OK)
         status = region_create(pool, wx, &none, &pool->anchors, pool->region_bytes, &region, error);
@@ -340,8 +317,10 @@ static pp_status try_mode(pp_pool *pool, pp_wx wx, pp_error *error)
     status = probe_region(region, error);
     if (status != PP_OK) {
         region_destroy(region);
+        pool->anchors.base_next = base_next;
         return status;
     }
+    note_region(pool, region);
     pool->wx = wx;
     pool->spare = region;
     return PP_OK;
@@ -360,14 +339,13 @@ static pp_status choose_mode(pp_pool *pool, pp_wx wanted, pp_error *error)
         pp_status status = try_mode(pool, modes[i].wx, &reason);
         if (status == PP_OK)
             return PP_OK;
+        pool_note_fallback(pool, PP_FALLBACK_MODE, "%s: %s", modes[i].name, reason.text);
         if (length < sizeof pool->wx_reason)
             length += (size_t) snprintf(pool->wx_reason + length, sizeof pool->wx_reason - length,
                                         "%s%s: %s", length > 0 ? "; " : "", modes[i].name,
                                         reason.text);
     }
-    if (error != NULL && error->size >= sizeof *error)
-        *error = reason;
-    return reason.status;
+    return error_copy(error, &reason);
 }
 
 static pp_status new_pool(pp_pool **result, pp_error *error)
@@ -391,6 +369,7 @@ static pp_status new_pool(pp_pool **result, pp_error *error)
 
 static void delete_pool(pp_pool *pool)
 {
+    options_forget(pool);
     struct meta meta;
     meta.name = pool->meta.name;
     meta.arena = pool->meta.arena;
@@ -408,7 +387,7 @@ pp_status pool_create(const pp_pool_options *options, pp_pool **result)
     pp_status status = new_pool(&pool, options->error);
     if (status != PP_OK)
         return status;
-    status = set_options(pool, options);
+    status = options_set(pool, options);
     if (status == PP_OK)
         status = choose_mode(pool, options->wx, options->error);
     if (status == PP_OK && !fork_watch(pool))

@@ -194,7 +194,7 @@ static void fini_bookkeeping(struct region *region)
 }
 
 pp_status region_create(pp_pool *pool, pp_wx wx, const struct frame_rule *rule,
-                        const struct anchors *anchors, size_t size, struct region **result,
+                        struct anchors *anchors, size_t size, struct region **result,
                         pp_error *error)
 {
     struct region *region = pool_meta_alloc(pool, sizeof *region);

@@ -67,7 +67,7 @@ struct span {
  * clear of addresses that ran code of another one.  The region is not published.
  */
 pp_status region_create(pp_pool *pool, pp_wx wx, const struct frame_rule *rule,
-                        const struct anchors *anchors, size_t size, struct region **region,
+                        struct anchors *anchors, size_t size, struct region **region,
                         pp_error *error);
 void region_destroy(struct region *region);
 

@@ -3,7 +3,7 @@
  * What a pool consists of.
  *
  * Locks, in the order in which they are taken: fork's list of pools, `opening`,
- * `lock`, a region's lock, its back_lock, the claims of placement, the pool's
+ * `lock`, a region's lock, its back_lock, the claims of addresses, the pool's
  * fallbacks.
  */
 #ifndef MEMORY_STATE_H
@@ -22,6 +22,7 @@ struct pp_pool {
     bool landing_pads;
     pp_wx wx;
     char wx_reason[96];
+    char name[48];                    /* in the names of mappings */
     pthread_mutex_t opening;          /* one region is opened at a time */
     pthread_mutex_t lock;             /* for the rooms: pool_lock */
     _Atomic(struct region *) regions; /* newest first; changed under `opening` */

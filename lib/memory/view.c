@@ -15,6 +15,7 @@
 #include "os/map.h"
 
 #include <errno.h>
+#include <stdio.h>
 
 #define GUARD ((size_t) 65536)
 #define REGION_MIN ((size_t) 2 << 20)
@@ -117,18 +118,22 @@ static pp_status map_at(struct region *region, uintptr_t base, size_t size, pp_e
     return status;
 }
 
+#define TRIES 64 /* places that turn out to be taken, before a size is given up */
+
 /* Best place first; a place that was taken meanwhile is no failure. */
 static pp_status map_in_gap(struct region *region, struct placement *placement, size_t size,
                             bool near, pp_error *error)
 {
     uintptr_t base;
-    while (placement_take(placement, size, near, &base)) {
+    for (unsigned i = 0; i < TRIES && placement_find(placement, size, near, &base); i++) {
         int number = map_reserve(base, size);
-        if (number == EEXIST)
-            continue;
-        return number == 0 ? map_at(region, base, size, error) : view_refused(error, "mmap", number);
+        if (number == 0)
+            return map_at(region, base, size, error);
+        if (number != EEXIST)
+            return view_refused(error, "mmap", number);
+        placement_exclude(placement, base, size);
     }
-    return error_set(error, PP_E_NOMEM, "no gap of %zu bytes%s", size, near ? " is near" : "");
+    return error_set(error, PP_E_NOMEM, "no gap of %zu MiB%s", size >> 20, near ? " is near" : "");
 }
 
 /* Where the mappings cannot be read, the kernel chooses. */
@@ -139,21 +144,61 @@ static pp_status map_anywhere(struct region *region, size_t size, pp_error *erro
     return number == 0 ? map_at(region, base, size, error) : view_refused(error, "mmap", number);
 }
 
-pp_status view_map(struct region *region, const struct frame_rule *rule,
-                   const struct anchors *anchors, size_t want, pp_error *error)
+/* A scripted base that is taken is passed over. */
+static bool map_scripted(struct region *region, struct anchors *anchors,
+                         const struct frame_rule *rule, size_t size, pp_status *status,
+                         pp_error *error)
 {
-    pp_status status = PP_E_NOMEM;
-    for (int far = 0; far <= 1 && status == PP_E_NOMEM; far++) {
-        for (size_t size = want; size >= REGION_MIN && status == PP_E_NOMEM; size /= 2) {
-            struct placement placement;
-            size &= -PLACEMENT_ALIGN;
-            if (placement_open(&placement, anchors, rule, size) == 0)
-                status = map_in_gap(region, &placement, size, !far, error);
-            /* No gap is known, or all are taken by mappings that the file does not show. */
-            if (far && status == PP_E_NOMEM)
-                status = map_anywhere(region, size, error);
+    uintptr_t base;
+    while (placement_next_scripted(anchors, size, rule, &base)) {
+        if (map_reserve(base, size) == 0) {
+            *status = map_at(region, base, size, error);
+            return true;
         }
     }
+    return false;
+}
+
+/* The first reason why a better place or a larger size was not to be had. */
+static void note_refused(struct anchors *anchors, const char *reason)
+{
+    if (anchors->refused[0] == '\0')
+        snprintf(anchors->refused, sizeof anchors->refused, "%s", reason);
+}
+
+/* Near and large, near and smaller, far and large, far and smaller. */
+static pp_status map_somewhere(struct region *region, struct anchors *anchors,
+                               const struct frame_rule *rule, size_t want, pp_error *error)
+{
+    struct placement placement;
+    pp_error reason = { .size = sizeof reason };
+    pp_status status = PP_E_NOMEM;
+    int number = placement_open(&placement, anchors, rule);
+    if (number != 0) {
+        view_refused(&reason, "reading /proc/self/maps", number);
+        note_refused(anchors, reason.text);
+    }
+    for (int far = number != 0 || anchors->random != 0; far <= 1 && status == PP_E_NOMEM; far++) {
+        for (size_t size = want; size >= REGION_MIN && status == PP_E_NOMEM;
+             size = size / 2 & -PLACEMENT_ALIGN) {
+            status = map_in_gap(region, &placement, size, !far, &reason);
+            if (status != PP_OK)
+                note_refused(anchors, reason.text);
+            /* No gap is known, or all are taken by mappings that the list does not show. */
+            if (far && status == PP_E_NOMEM)
+                status = map_anywhere(region, size, &reason);
+        }
+    }
+    return status == PP_OK ? status : error_copy(error, &reason);
+}
+
+pp_status view_map(struct region *region, const struct frame_rule *rule, struct anchors *anchors,
+                   size_t want, pp_error *error)
+{
+    pp_status status;
+    anchors->refused[0] = '\0';
+    if (!map_scripted(region, anchors, rule, want, &status, error))
+        status = map_somewhere(region, anchors, rule, want, error);
     region->near = placement_is_near(anchors, region->base, region->limit);
     return status;
 }

@@ -10,7 +10,7 @@
  * smaller, far and large, far and smaller.  On failure nothing is left.
  */
 pp_status view_map(struct region *region, const struct frame_rule *rule,
-                   const struct anchors *anchors, size_t want, pp_error *error);
+                   struct anchors *anchors, size_t want, pp_error *error);
 void view_unmap(struct region *region);
 
 /* The status for an errno of the kernel's, PP_E_NOMEM or PP_E_SYSTEM, with the reason. */

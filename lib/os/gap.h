@@ -6,15 +6,23 @@
 #include <stddef.h>
 #include <stdint.h>
 
+/* No user address is as high. */
+#if defined __aarch64__
+#define GAP_ADDRESS_BITS 48
+#else
+#define GAP_ADDRESS_BITS 47
+#endif
+
 struct gap {
     uintptr_t lo, hi; /* free, and clear of what will want to grow into it */
 };
 
+typedef void gap_see(struct gap gap, void *context);
+
 /*
- * One pass over /proc/self/maps: up to `capacity` gaps of at least `size` bytes,
- * those nearest to `center` if there are more.  The number of gaps; 0 with the
- * errno in *number if the file cannot be read.
+ * One pass over the list of mappings: `see` is called for every gap of at least
+ * `size` bytes.  0, or the errno of reading the list.
  */
-size_t gap_scan(struct gap *gaps, size_t capacity, size_t size, uintptr_t center, int *number);
+int gap_scan(size_t size, gap_see *see, void *context);
 
 #endif

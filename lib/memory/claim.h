@@ -1,0 +1,34 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * Claims: which addresses ever ran code of which frame rule, for the life of the
+ * process.  Unwinders remember what they learned about an address, so it keeps its
+ * rule after its pool is gone.
+ */
+#ifndef MEMORY_CLAIM_H
+#define MEMORY_CLAIM_H
+
+#include "memory/rule.h"
+
+#include <stdint.h>
+
+/*
+ * Before a rule's code runs at [lo, hi): note it.  False: the range overlaps
+ * another rule's (two threads chose at once), or there is no memory for the note.
+ */
+bool claim_add(uintptr_t lo, uintptr_t hi, const struct frame_rule *rule);
+
+/* All of [lo, hi) is noted for this rule. */
+bool claim_holds(uintptr_t lo, uintptr_t hi, const struct frame_rule *rule);
+
+/* The lowest range of another rule that overlaps [lo, hi); false: none. */
+bool claim_conflict(uintptr_t lo, uintptr_t hi, const struct frame_rule *rule, uintptr_t *from,
+                    uintptr_t *to);
+
+/* NULL, or what is wrong with the notes. */
+const char *claim_verify(void);
+
+/* Around fork. */
+void claim_lock(void);
+void claim_unlock(void);
+
+#endif
