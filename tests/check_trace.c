@@ -398,9 +398,9 @@ START_TEST(name_host_and_entry_are_kept)
     ck_assert_ptr_eq(pp_trace_host(trace), &place);
     ck_assert(code_at((uintptr_t) at, &place));
     ck_assert_uint_eq(place.start + entry, (uintptr_t) at);
-    ck_assert_str_eq(trace_name(place.owner), "loop@42");
-    ck_assert_ptr_eq(trace_host(place.owner), &place);
-    ck_assert_uint_eq(trace_code_size(place.owner), code.size);
+    ck_assert_str_eq(trace_name(trace_of(&place)), "loop@42");
+    ck_assert_ptr_eq(trace_host(trace_of(&place)), &place);
+    ck_assert_uint_eq(trace_code_size(trace_of(&place)), code.size);
     ck_assert_ptr_eq(trace_handle(&place), trace);
     ck_assert_ptr_eq(pp_trace_at(at), trace);
     ck_assert_ptr_eq(pp_trace_at(at - entry), trace);

@@ -89,7 +89,7 @@ static void note_trace(pp_walk_kind kind, const pp_trace *trace, bool leaf)
     now.traces[now.trace_count].kind = kind;
     now.traces[now.trace_count].trace = trace;
     now.traces[now.trace_count].start = start;
-    now.traces[now.trace_count].end = start + trace_code_size(place.owner);
+    now.traces[now.trace_count].end = start + code_bytes_at(&place);
     now.traces[now.trace_count].span_end = place.start + place.size;
     now.traces[now.trace_count++].leaf = leaf;
 }
@@ -353,7 +353,7 @@ static bool rule_holds(enum place place, uintptr_t pc)
     if (place != IN_TRACE || !code_at(pc, &span) || span.region->rule.kind == PP_FRAME_LEAF)
         return true;
     size_t before = pc - span.start;
-    return isa_host.frame_state((const uint8_t *) pc, before, trace_code_size(span.owner) - before)
+    return isa_host.frame_state((const uint8_t *) pc, before, code_bytes_at(&span) - before)
            == FRAME_STATE_SET;
 }
 

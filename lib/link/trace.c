@@ -47,6 +47,7 @@ static struct trace *take_record_locked(struct link *link, pp_pool *pool)
         block->next = link->blocks;
         link->blocks = block;
         for (size_t i = RECORDS; i-- > 0;) {
+            block->traces[i].owner.kind = OWNER_TRACE;
             block->traces[i].next_free = link->free_traces;
             link->free_traces = &block->traces[i];
         }
@@ -101,6 +102,18 @@ size_t trace_code_size(const struct trace *trace)
     return atomic_load_explicit(&trace->code_size, memory_order_relaxed);
 }
 
+size_t code_bytes_at(const struct code_place *place)
+{
+    if (place->owner == NULL)
+        return 0;
+    switch (place->owner->kind) {
+    case OWNER_TRACE: return trace_code_size(trace_of(place));
+    case OWNER_SPAN:
+    case OWNER_SPAN_RETIRED: return place->size;
+    default: return 0;
+    }
+}
+
 /* ---- counts ----------------------------------------------------------- */
 
 /* What lies inside the trace; shared things are counted by the island. */
@@ -139,7 +152,7 @@ pp_trace *trace_publish(struct link *link, struct trace *trace, const struct spa
     trace->holds = 0;
     count(link, &trace->bytes, true);
     /* Under the lock, so that nobody who holds it finds an owner that is not live. */
-    span_set_owner(span, trace);
+    span_set_owner(span, &trace->owner);
     pool_unlock(pool);
     return trace_handle(&place);
 }
@@ -399,13 +412,13 @@ static pp_status lock_trace(pp_pool *pool, const pp_trace *handle, struct trace 
     pp_status status = code_handle_find((uintptr_t) handle, &place);
     if (status == PP_OK && place.region->pool != pool)
         status = PP_E_FAULT;
-    if (status == PP_OK && (place.owner == NULL || !((struct trace *) place.owner)->live))
+    if (status == PP_OK && (trace_of(&place) == NULL || !trace_of(&place)->live))
         status = PP_E_STALE;
     if (status != PP_OK) {
         pool_unlock(pool);
         return status;
     }
-    *trace = place.owner;
+    *trace = trace_of(&place);
     return PP_OK;
 }
 
@@ -433,7 +446,7 @@ pp_status pp_trace_free(pp_pool *pool, pp_trace *handle)
     if (status != PP_OK) { /* the code could not be cleared: it stays */
         pool_lock(pool);
         trace->live = true;
-        span_set_owner(&trace->span, trace);
+        span_set_owner(&trace->span, &trace->owner);
         pool_unlock(pool);
         return status;
     }
@@ -449,7 +462,7 @@ pp_status trace_hold(pp_pool *pool, uintptr_t code, pp_trace **handle)
     struct code_place place;
     struct trace *trace;
 
-    if (!code_at(code, &place) || place.owner == NULL)
+    if (!code_at(code, &place) || trace_of(&place) == NULL)
         return PP_E_FAULT;
     *handle = trace_handle(&place);
     if (lock_trace(pool, *handle, &trace) != PP_OK)
@@ -474,7 +487,7 @@ void trace_release(pp_pool *pool, pp_trace *handle)
 
 static bool find_published(const pp_trace *handle, struct code_place *place)
 {
-    return code_handle_find((uintptr_t) handle, place) == PP_OK && place->owner != NULL;
+    return code_handle_find((uintptr_t) handle, place) == PP_OK && trace_of(place) != NULL;
 }
 
 const void *pp_trace_entry(const pp_trace *handle)
@@ -483,7 +496,7 @@ const void *pp_trace_entry(const pp_trace *handle)
 
     if (!find_published(handle, &place))
         return NULL;
-    const struct trace *trace = place.owner;
+    const struct trace *trace = trace_of(&place);
     uintptr_t entry = atomic_load_explicit(&trace->entry, memory_order_relaxed);
     return code_place_holds(&place) ? (const void *) entry : NULL;
 }
@@ -494,7 +507,7 @@ void *pp_trace_host(const pp_trace *handle)
 
     if (!find_published(handle, &place))
         return NULL;
-    void *host = trace_host(place.owner);
+    void *host = trace_host(trace_of(&place));
     return code_place_holds(&place) ? host : NULL;
 }
 
@@ -502,7 +515,7 @@ pp_trace *pp_trace_at(const void *address)
 {
     struct code_place place;
 
-    if (!code_at((uintptr_t) address, &place) || place.owner == NULL)
+    if (!code_at((uintptr_t) address, &place) || trace_of(&place) == NULL)
         return NULL;
     return trace_handle(&place);
 }
@@ -551,7 +564,7 @@ static pp_status verify_trace(const struct trace *trace, pp_error *error)
     const pp_trace_size *bytes = &trace->bytes;
     struct code_place place;
 
-    if (!code_at(trace->span.exec, &place) || place.owner != trace ||
+    if (!code_at(trace->span.exec, &place) || trace_of(&place) != trace ||
         place.start != trace->span.exec || place.generation != trace->generation)
         return error_set(error, PP_E_FAULT, "a trace at %#zx is not the owner of its span",
                          (size_t) trace->span.exec);

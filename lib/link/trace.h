@@ -22,8 +22,9 @@ struct plan;
 
 struct trace {
     /* Of the thread that links the trace until it is published; then constant. */
-    _Alignas(16) struct span span; /* owners of spans are 16-byte aligned */
+    _Alignas(16) struct owner owner; /* first; owners of spans are 16-byte aligned */
     uint32_t generation;
+    struct span span;
     struct island_user *user;  /* what it holds of the region's island, or NULL */
     pp_trace_size bytes;
 
@@ -39,13 +40,26 @@ struct trace {
     _Atomic size_t code_size;
 };
 
-/* The handle of the trace at a place whose owner is not NULL. */
+/* The record of the trace at a place, or NULL: unpublished, or a span of the host. */
+static inline struct trace *trace_of(const struct code_place *place)
+{
+    return place->owner != NULL && place->owner->kind == OWNER_TRACE
+               ? (struct trace *) (uintptr_t) place->owner : NULL;
+}
+
+/* The handle of the trace at a place. */
 pp_trace *trace_handle(const struct code_place *place);
 
 /* What the record says.  Lock-free, async-signal-safe. */
 const char *trace_name(const struct trace *trace);
 void *trace_host(const struct trace *trace);
 size_t trace_code_size(const struct trace *trace); /* trampolines, literals and data not counted */
+
+/*
+ * Bytes of code at a place, from its start: of a trace without trampolines, literals
+ * and data; of a span of the host all; 0 as long as nothing is published there.
+ */
+size_t code_bytes_at(const struct code_place *place);
 
 /*
  * Keep the trace whose code holds this address: pp_trace_free answers PP_E_BUSY

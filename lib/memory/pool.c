@@ -158,17 +158,28 @@ static void count_down(pp_pool *pool, size_t bytes)
     atomic_fetch_sub_explicit(&pool->used, bytes, memory_order_relaxed);
 }
 
-static pp_status alloc_in(struct region *region, size_t size, size_t align, struct span *span,
-                          pp_error *error)
+struct request {
+    const struct owner *owner;
+    const struct frame_rule *rule;
+    size_t align;
+    span_measure *measure;
+    void *context;
+    struct span *span;
+    pp_error *error;
+};
+
+static pp_status alloc_in(const struct request *request, struct region *region, size_t size)
 {
+    struct span *span = request->span;
     size_t unit = (size_t) 1 << region->spans.shift;
     if (size > atomic_load_explicit(&region->room, memory_order_relaxed))
         return REGION_FULL;
     size_t bytes = (size + unit - 1) & -unit;
     if (!count_up(region->pool, bytes))
-        return error_set(error, PP_E_NOMEM, "limit_bytes (%zu) is reached",
+        return error_set(request->error, PP_E_NOMEM, "limit_bytes (%zu) is reached",
                          region->pool->limit_bytes);
-    pp_status status = region_alloc(region, size, align, &span->exec, error);
+    pp_status status = region_alloc(region, size, request->align, request->owner, &span->exec,
+                                    &span->generation, request->error);
     if (status != PP_OK) {
         count_down(region->pool, bytes);
         return status;
@@ -178,15 +189,6 @@ static pp_status alloc_in(struct region *region, size_t size, size_t align, stru
     return PP_OK;
 }
 
-struct request {
-    const struct frame_rule *rule;
-    size_t align;
-    span_measure *measure;
-    void *context;
-    struct span *span;
-    pp_error *error;
-};
-
 static pp_status request_in(const struct request *request, struct region *region)
 {
     size_t size = 0;
@@ -195,7 +197,7 @@ static pp_status request_in(const struct request *request, struct region *region
         return status;
     if (size == 0)
         return error_set(request->error, PP_E_ARG, "a span of 0 bytes");
-    return alloc_in(region, size, request->align, request->span, request->error);
+    return alloc_in(request, region, size);
 }
 
 /* Regions from `first` up to, not including, `last`.  REGION_FULL: no room in any of them. */
@@ -233,7 +235,14 @@ static pp_status request_in_new_region(pp_pool *pool, const struct request *requ
 pp_status pool_alloc(pp_pool *pool, const struct frame_rule *rule, size_t align,
                      span_measure *measure, void *context, struct span *span, pp_error *error)
 {
-    struct request request = { rule, align, measure, context, span, error };
+    return pool_alloc_for(pool, NULL, rule, align, measure, context, span, error);
+}
+
+pp_status pool_alloc_for(pp_pool *pool, const struct owner *owner, const struct frame_rule *rule,
+                         size_t align, span_measure *measure, void *context, struct span *span,
+                         pp_error *error)
+{
+    struct request request = { owner, rule, align, measure, context, span, error };
     if (align < SPAN_GRANULE || align > ALIGN_MAX || (align & (align - 1)) != 0)
         return error_set(error, PP_E_ARG, "alignment %zu is not a power of two from 16 to 65536",
                          align);
@@ -249,16 +258,27 @@ pp_status pool_alloc(pp_pool *pool, const struct frame_rule *rule, size_t align,
     return status;
 }
 
-pp_status pool_free(pp_pool *pool, uintptr_t exec)
+static pp_status free_in(struct region *region, uintptr_t exec, uint32_t generation,
+                         pp_error *error)
 {
     size_t bytes;
+    pp_status status = region_free(region, exec, generation, &bytes, error);
+    if (status == PP_OK)
+        count_down(region->pool, bytes);
+    return status;
+}
+
+pp_status pool_free(pp_pool *pool, uintptr_t exec)
+{
     struct region *region = region_at(exec);
     if (region == NULL || region->pool != pool)
         return PP_E_FAULT;
-    pp_status status = region_free(region, exec, &bytes, NULL);
-    if (status == PP_OK)
-        count_down(pool, bytes);
-    return status;
+    return free_in(region, exec, 0, NULL);
+}
+
+pp_status pool_free_at(const struct code_place *place, pp_error *error)
+{
+    return free_in(place->region, place->start, place->generation, error);
 }
 
 void pool_unalloc(const struct span *span)
@@ -269,13 +289,23 @@ void pool_unalloc(const struct span *span)
 void pool_shrink(struct span *span, size_t size)
 {
     size_t bytes;
-    if (region_shrink(span->region, span->exec, size, &bytes) != PP_OK)
+    if (region_shrink(span->region, span->exec, 0, size, &bytes) != PP_OK)
         return;
     span->size = size;
     count_down(span->region->pool, bytes);
 }
 
-void span_set_owner(const struct span *span, void *owner)
+pp_status pool_shrink_at(const struct code_place *place, size_t size)
+{
+    size_t bytes;
+    pp_status status =
+        region_shrink(place->region, place->start, place->generation, size, &bytes);
+    if (status == PP_OK)
+        count_down(place->region->pool, bytes);
+    return status;
+}
+
+void span_set_owner(const struct span *span, const void *owner)
 {
     span_space_set_owner(&span->region->spans, span->exec - span->region->code_lo, owner);
 }
@@ -285,6 +315,13 @@ uint32_t span_generation(const struct span *span)
     struct span_info info;
     size_t offset = span->exec - span->region->code_lo;
     return span_space_at(&span->region->spans, offset, &info) ? info.generation : 0;
+}
+
+bool code_pass(const struct code_place *place, const struct owner *to)
+{
+    struct region *region = place->region;
+    return span_space_pass(&region->spans, place->start - region->code_lo, place->generation,
+                           place->owner, to);
 }
 
 bool code_at(uintptr_t pc, struct code_place *place)

@@ -6,8 +6,10 @@
 #ifndef MEMORY_POOL_H
 #define MEMORY_POOL_H
 
+#include "memory/owner.h"
 #include "memory/region.h"
 
+struct code_place;
 /*
  * Bytes that a caller needs if it is placed in `region`.  Called without the
  * region's lock, maybe several times with different regions, before anything
@@ -22,13 +24,21 @@ typedef pp_status span_measure(struct region *region, void *context, size_t *siz
 pp_status pool_alloc(pp_pool *pool, const struct frame_rule *rule, size_t align,
                      span_measure *measure, void *context, struct span *span, pp_error *error);
 
+/* The same with an owner from the first moment on. */
+pp_status pool_alloc_for(pp_pool *pool, const struct owner *owner, const struct frame_rule *rule,
+                         size_t align, span_measure *measure, void *context, struct span *span,
+                         pp_error *error);
+
 /*
  * Who owns a span: set by its owner before it publishes the entry, read by
- * code_at.  A pointer into the heap, 16-byte aligned, as pool_meta_alloc returns.  The generation tells handles of reused addresses apart; it changes
- * with every allocation of the same address (20 bits).
+ * code_at.  The generation tells handles of reused addresses apart; it changes with
+ * every allocation of the same address (20 bits), and is never 0.
  */
-void span_set_owner(const struct span *span, void *owner);
+void span_set_owner(const struct span *span, const void *owner);
 uint32_t span_generation(const struct span *span);
+
+/* From one owner to another, if the span of this generation has that owner.  Lock-free. */
+bool code_pass(const struct code_place *place, const struct owner *to);
 
 /* Give back the tail of a span; `size` is what remains. */
 void pool_shrink(struct span *span, size_t size);
@@ -38,6 +48,10 @@ void pool_shrink(struct span *span, size_t size);
  * not the start of a span), PP_E_FAULT (not an address of this pool).
  */
 pp_status pool_free(pp_pool *pool, uintptr_t exec);
+
+/* The same for the span that was found at `place`, and no other that is there by now. */
+pp_status pool_free_at(const struct code_place *place, pp_error *error);
+pp_status pool_shrink_at(const struct code_place *place, size_t size);
 
 /*
  * Give back a span into which nothing was written since it was allocated: cannot
@@ -53,7 +67,7 @@ struct code_place {
     struct region *region;
     uintptr_t start;
     size_t size;
-    void *owner;
+    const struct owner *owner;
     uint32_t generation;
 };
 bool code_at(uintptr_t pc, struct code_place *place);

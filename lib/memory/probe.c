@@ -51,12 +51,14 @@ pp_status probe_region(struct region *region, pp_error *error)
 {
     uintptr_t exec;
     size_t bytes;
-    pp_status status = region_alloc(region, PROBE_BYTES, SPAN_GRANULE, &exec, error);
+    uint32_t generation;
+    pp_status status =
+        region_alloc(region, PROBE_BYTES, SPAN_GRANULE, NULL, &exec, &generation, error);
     for (uint16_t value = 0x1234; status == PP_OK && value < 0x1237; value++)
         status = write_and_run(region, exec, value, error);
     if (status != PP_OK)
         return status;
-    status = region_free(region, exec, &bytes, error);
+    status = region_free(region, exec, generation, &bytes, error);
     region_trim(region);
     /* What ran was run by this thread alone, and it has waited for its own caches. */
     atomic_store_explicit(&region->published, region->code_lo, memory_order_relaxed);

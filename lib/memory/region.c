@@ -60,6 +60,14 @@ static void settle_locked(struct region *region)
     update_room_locked(region);
 }
 
+bool region_is_shared(struct region *region)
+{
+    pthread_mutex_lock(&region->lock);
+    bool shared = region->shared && fork_has_children();
+    pthread_mutex_unlock(&region->lock);
+    return shared;
+}
+
 void region_settle(struct region *region)
 {
     pthread_mutex_lock(&region->lock);
@@ -67,8 +75,8 @@ void region_settle(struct region *region)
     pthread_mutex_unlock(&region->lock);
 }
 
-pp_status region_alloc(struct region *region, size_t size, size_t align, uintptr_t *exec,
-                       pp_error *error)
+pp_status region_alloc(struct region *region, size_t size, size_t align, const void *owner,
+                       uintptr_t *exec, uint32_t *generation, pp_error *error)
 {
     struct span_slot slot;
     pp_status status = PP_OK;
@@ -88,7 +96,9 @@ pp_status region_alloc(struct region *region, size_t size, size_t align, uintptr
             status = view_refused(error, "fallocate", number);
             break;
         }
+        slot.owner = owner;
         span_space_take(&region->spans, &slot);
+        *generation = region->spans.generation;
         update_room_locked(region);
     }
     pthread_mutex_unlock(&region->lock);
@@ -109,7 +119,13 @@ static pp_status release_locked(struct region *region, const struct span_info *i
     return status;
 }
 
-pp_status region_free(struct region *region, uintptr_t exec, size_t *bytes, pp_error *error)
+static bool is_generation(const struct span_info *info, uint32_t generation)
+{
+    return generation == 0 || info->generation == generation;
+}
+
+pp_status region_free(struct region *region, uintptr_t exec, uint32_t generation, size_t *bytes,
+                      pp_error *error)
 {
     struct span_info info;
     size_t offset = exec - region->code_lo;
@@ -119,6 +135,8 @@ pp_status region_free(struct region *region, uintptr_t exec, size_t *bytes, pp_e
         error_set(error, status, "no live span holds this address");
     else if (info.start != offset)
         error_set(error, status, "the address is %zu bytes into a span", offset - info.start);
+    else if (!is_generation(&info, generation))
+        error_set(error, status, "another span is there by now");
     else
         status = release_locked(region, &info, error);
     if (status == PP_OK) {
@@ -140,13 +158,15 @@ size_t region_unalloc(struct region *region, uintptr_t exec)
     return bytes;
 }
 
-pp_status region_shrink(struct region *region, uintptr_t exec, size_t size, size_t *bytes)
+pp_status region_shrink(struct region *region, uintptr_t exec, uint32_t generation, size_t size,
+                        size_t *bytes)
 {
     struct span_info info;
     size_t offset = exec - region->code_lo, unit = (size_t) 1 << region->spans.shift;
     pthread_mutex_lock(&region->lock);
     pp_status status = PP_E_STALE;
-    if (span_space_at(&region->spans, offset, &info) && info.start == offset) {
+    if (span_space_at(&region->spans, offset, &info) && info.start == offset &&
+        is_generation(&info, generation)) {
         size_t keep = (size + unit - 1) & -unit;
         status = size == 0 || size > info.size ? PP_E_ARG : PP_OK;
         if (status == PP_OK)
@@ -157,6 +177,25 @@ pp_status region_shrink(struct region *region, uintptr_t exec, size_t size, size
             update_room_locked(region);
             *bytes = info.extent - keep;
         }
+    }
+    pthread_mutex_unlock(&region->lock);
+    return status;
+}
+
+pp_status region_split(struct region *region, uintptr_t exec, uint32_t generation, size_t at,
+                       uint32_t *tail_generation)
+{
+    struct span_info info;
+    size_t offset = exec - region->code_lo, unit = (size_t) 1 << region->spans.shift;
+    pthread_mutex_lock(&region->lock);
+    pp_status status = PP_E_STALE;
+    if (span_space_at(&region->spans, offset, &info) && info.start == offset &&
+        is_generation(&info, generation)) {
+        status = at == 0 || at % unit != 0 || at >= info.size ? PP_E_ARG : PP_OK;
+        if (status == PP_OK && !span_space_split(&region->spans, offset, at))
+            status = PP_E_NOMEM;
+        if (status == PP_OK)
+            *tail_generation = region->spans.generation;
     }
     pthread_mutex_unlock(&region->lock);
     return status;

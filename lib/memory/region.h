@@ -59,6 +59,7 @@ struct span {
     struct region *region;
     uintptr_t exec;      /* first byte */
     size_t size;         /* as asked for */
+    uint32_t generation; /* of pool_alloc */
 };
 
 /*
@@ -86,12 +87,27 @@ static inline size_t region_code_size(const struct region *region)
 #define REGION_FULL ((pp_status) 1)
 
 /* One span.  REGION_FULL, or why there is none: PP_E_NOMEM, PP_E_SYSTEM. */
-pp_status region_alloc(struct region *region, size_t size, size_t align, uintptr_t *exec,
-                       pp_error *error);
+pp_status region_alloc(struct region *region, size_t size, size_t align, const void *owner,
+                       uintptr_t *exec, uint32_t *generation, pp_error *error);
 
-/* PP_E_STALE: no live span starts there.  *bytes receives what was given back. */
-pp_status region_free(struct region *region, uintptr_t exec, size_t *bytes, pp_error *error);
-pp_status region_shrink(struct region *region, uintptr_t exec, size_t size, size_t *bytes);
+/*
+ * PP_E_STALE: no live span starts there, or one of another generation; 0 stands for
+ * any.  *bytes receives what was given back.
+ */
+pp_status region_free(struct region *region, uintptr_t exec, uint32_t generation, size_t *bytes,
+                      pp_error *error);
+pp_status region_shrink(struct region *region, uintptr_t exec, uint32_t generation, size_t size,
+                        size_t *bytes);
+
+/*
+ * Make two spans of one, of the same owner, the second one `at` bytes from the start,
+ * of a generation of its own.  PP_E_STALE, PP_E_ARG (not a unit inside), PP_E_NOMEM.
+ */
+pp_status region_split(struct region *region, uintptr_t exec, uint32_t generation, size_t at,
+                       uint32_t *tail_generation);
+
+/* Whether a child may be running what is in the region. */
+bool region_is_shared(struct region *region);
 
 /* Give back a span that was never written; returns its bytes. */
 size_t region_unalloc(struct region *region, uintptr_t exec);

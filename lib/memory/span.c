@@ -13,7 +13,7 @@
  * handler that interrupted the writer itself never spins.
  *
  * A record that changes sides keeps readers from mixing lives:
- *      hole to live    body (owner NULL), then place with a generation, release
+ *      hole to live    body (an owner), then place with a generation, release
  *      live to hole    place with generation 0, then body (bin links), release
  *      reader          place acquire, body acquire, place again: equal, or again
  * A reader that saw the new place sees at least the new body; one that saw bin
@@ -264,7 +264,7 @@ enum span_find span_space_find(struct span_space *space, size_t size, size_t ali
         return SPAN_FULL;
     if (!prepare(space, 2, search.start, search.start + search.units))
         return SPAN_NO_MEMORY;
-    *slot = (struct span_slot){ search.start, search.units, search.hole, size };
+    *slot = (struct span_slot){ search.start, search.units, search.hole, size, NULL };
     return SPAN_FOUND;
 }
 
@@ -292,12 +292,12 @@ size_t span_space_take(struct span_space *space, const struct span_slot *slot)
     }
     if (slot->start == first) {
         uint64_t place = place_of(space, slot->hole);
-        body_to(space, slot->hole, body_pack(NULL, generation));
+        body_to(space, slot->hole, body_pack(slot->owner, generation));
         place_to(space, slot->hole,
                   place_pack((first << space->shift) | slack, place_next(place), generation));
     } else {
         uint32_t index = extents_take(&space->extents);
-        body_to(space, index, body_pack(NULL, generation));
+        body_to(space, index, body_pack(slot->owner, generation));
         extent_insert(space, index, slot->start, slack, generation);
         bin_insert(space, slot->hole, slot->start - first);
     }
@@ -350,7 +350,22 @@ static uint32_t live_find(const struct span_space *space, size_t offset)
     return index != 0 && place_is_live(place_of(space, index)) ? index : 0;
 }
 
-bool span_space_set_owner(struct span_space *space, size_t offset, void *owner)
+bool span_space_pass(struct span_space *space, size_t offset, uint32_t generation,
+                     const void *from, const void *to)
+{
+    uint32_t index = live_find(space, offset);
+    if (index == 0)
+        return false;
+    uint64_t before = body_pack(from, generation);
+    struct extent *record = extent_at(&space->extents, index);
+    if (generation_from(place_of(space, index), before) != generation)
+        return false;
+    return atomic_compare_exchange_strong_explicit(&record->body, &before,
+                                                   body_pack(to, generation),
+                                                   memory_order_acq_rel, memory_order_relaxed);
+}
+
+bool span_space_set_owner(struct span_space *space, size_t offset, const void *owner)
 {
     uint32_t index = live_find(space, offset);
     if (index == 0)
@@ -463,6 +478,34 @@ bool span_space_shrink(struct span_space *space, size_t offset, size_t size)
     space->requested -= old - size;
     size_classes_drop_span(&space->classes, old, bytes);
     size_classes_add_span(&space->classes, size, (size_t) (cut - start) << space->shift);
+    return true;
+}
+
+/*
+ * The second span comes first: whoever looks meanwhile finds bounds that are those of
+ * before or of afterwards, and of the first span at most its last bytes too few.
+ */
+bool span_space_split(struct span_space *space, size_t offset, size_t at)
+{
+    uint32_t index = live_find(space, offset);
+    uint32_t start = (uint32_t) (offset >> space->shift);
+    uint32_t cut = start + (uint32_t) (at >> space->shift);
+    if (index == 0 || at == 0 || (size_t) (cut - start) << space->shift != at)
+        return false;
+    size_t bytes = span_space_extent(space, offset);
+    uint32_t slack = place_offset(place_of(space, index)) & ((1u << space->shift) - 1);
+    if (at >= bytes - slack || !prepare(space, 1, cut, cut))
+        return false;
+    uint32_t tail = extents_take(&space->extents), generation = generation_next(space);
+    body_to(space, tail, body_pack(body_owner(body_of(space, index)), generation));
+    extent_insert(space, tail, cut, slack, generation);
+    uint64_t place = place_of(space, index);
+    place_to(space, index, place_pack((uint32_t) offset, place_next(place),
+                                      place_generation(place)));
+    space->spans++;
+    size_classes_drop_span(&space->classes, bytes - slack, bytes);
+    size_classes_add_span(&space->classes, at, at);
+    size_classes_add_span(&space->classes, bytes - slack - at, bytes - at);
     return true;
 }
 

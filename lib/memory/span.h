@@ -68,11 +68,12 @@ struct span_slot {
     uint32_t start, units; /* the span */
     uint32_t hole;         /* record of the hole that it is cut from */
     size_t size;           /* bytes asked for */
+    const void *owner;     /* from the first moment on; NULL unless the caller sets it */
 };
 enum span_find span_space_find(struct span_space *space, size_t size, size_t align,
                                struct span_slot *slot);
 
-/* Take the slot; the new span's offset. */
+/* Take the slot; the new span's offset.  Its generation is space->generation. */
 size_t span_space_take(struct span_space *space, const struct span_slot *slot);
 
 struct span_info {
@@ -106,10 +107,25 @@ size_t span_space_extent(const struct span_space *space, size_t offset);
 bool span_space_shrink(struct span_space *space, size_t offset, size_t size);
 
 /*
+ * Make two spans of the one at `offset`: the second, of the same owner, begins `at`
+ * bytes behind it, which is a whole number of units inside it; its generation is
+ * space->generation.  False, and nothing changed: no such span, a wrong place, or
+ * no memory.
+ */
+bool span_space_split(struct span_space *space, size_t offset, size_t at);
+
+/*
  * The owner of a live span: 16-byte aligned, and with bits 52-55 clear, as
  * every heap address of a user program has them.  False: no such span.
  */
-bool span_space_set_owner(struct span_space *space, size_t offset, void *owner);
+bool span_space_set_owner(struct span_space *space, size_t offset, const void *owner);
+
+/*
+ * From one owner to another, in one step and without the lock: false, and nothing
+ * changed, if the live span at `offset` is not of this generation and owner.
+ */
+bool span_space_pass(struct span_space *space, size_t offset, uint32_t generation,
+                     const void *from, const void *to);
 
 /* Bytes of the longest hole; and a bound that is quicker to tell. */
 size_t span_space_largest(const struct span_space *space);

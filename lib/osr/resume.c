@@ -20,12 +20,12 @@
 /* There if the host is built with the address sanitizer: no frame above is left by its epilogue. */
 extern void __asan_handle_no_return(void) __attribute__((weak));
 
-/* Whether compiled code of a published trace is there: not a trampoline, literal or data. */
+/* Whether compiled code is published there: not a trampoline, literal or data. */
 static bool is_code(uintptr_t pc)
 {
     struct code_place place;
-    return pc % isa_host.code_align == 0 && code_at(pc, &place) && place.owner != NULL
-        && pc - place.start < trace_code_size(place.owner);
+    return pc % isa_host.code_align == 0 && code_at(pc, &place)
+        && pc - place.start < code_bytes_at(&place);
 }
 
 static bool in_stack(const pp_thread *thread, uintptr_t address, size_t bytes)

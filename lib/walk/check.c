@@ -86,9 +86,8 @@ pp_check check_return(uintptr_t return_address, enum return_to *to,
         *to = RETURN_ENTER;
         return PP_CHECK_NONE;
     }
-    if (!code_at(return_address - 1, place) || place->owner == NULL
-        || place->region->rule.kind == PP_FRAME_LEAF
-        || return_address - place->start > trace_code_size(place->owner))
+    if (!code_at(return_address - 1, place) || place->region->rule.kind == PP_FRAME_LEAF
+        || return_address - place->start > code_bytes_at(place))
         return PP_CHECK_CLASS;
     if (check_call(return_address, place->start) != PP_CHECK_NONE)
         return PP_CHECK_CALL;

@@ -75,7 +75,7 @@ static struct code_place place_of(const pp_walk *walk)
     return (struct code_place) {
         .region = (struct region *) walk->reserved[PLACE_REGION],
         .start = walk->reserved[PLACE_START],
-        .owner = (void *) walk->reserved[PLACE_OWNER],
+        .owner = (const struct owner *) walk->reserved[PLACE_OWNER],
         .generation = (uint32_t) walk->reserved[PLACE_GENERATION],
     };
 }
@@ -83,9 +83,11 @@ static struct code_place place_of(const pp_walk *walk)
 /* Whether a return address is in the code of the trace that the walk is in: methods recurse. */
 static bool in_same_trace(const pp_walk *walk, uintptr_t return_address)
 {
-    return walk->state == AT_RETURN
-           && return_address - 1 - walk->reserved[PLACE_START]
-                  < trace_code_size((const struct trace *) walk->reserved[PLACE_OWNER]);
+    if (walk->state != AT_RETURN)
+        return false;
+    const struct code_place place = place_of(walk);
+    const struct trace *trace = trace_of(&place);
+    return trace != NULL && return_address - 1 - place.start < trace_code_size(trace);
 }
 
 /* The frame's caller is at this return address, if that is one. */
@@ -172,9 +174,12 @@ static int frame_of_leaf(pp_walk *walk, pp_frame *frame)
 
 static void describe_trace(pp_frame *frame, const struct code_place *place)
 {
+    const struct trace *trace = trace_of(place);
+    if (trace == NULL) /* a span of the host */
+        return;
     frame->trace = trace_handle(place);
-    frame->name = trace_name(place->owner);
-    frame->host = trace_host(place->owner);
+    frame->name = trace_name(trace);
+    frame->host = trace_host(trace);
 }
 
 static int frame_by_rule(pp_walk *walk, pp_frame *frame, const struct frame_rule *rule)
@@ -213,7 +218,7 @@ static int frame_of_trampoline(pp_walk *walk, pp_frame *frame, const struct fram
 static int frame_of_interrupted(pp_walk *walk, pp_frame *frame, const struct code_place *place)
 {
     const struct frame_rule *rule = &place->region->rule;
-    size_t code_size = trace_code_size(place->owner);
+    size_t code_size = code_bytes_at(place);
     size_t before = walk->pc - place->start;
     describe_trace(frame, place);
     if (before >= code_size)
@@ -324,7 +329,7 @@ static int step_from_code(pp_walk *walk, pp_frame *frame)
     struct code_place place;
     frame->pc = walk->pc;
     frame->kind = PP_WALK_TRACE;
-    if (!code_at(walk->pc, &place) || place.owner == NULL)
+    if (!code_at(walk->pc, &place) || code_bytes_at(&place) == 0)
         return broken(walk, frame, PP_CHECK_CLASS);
     return frame_of_interrupted(walk, frame, &place);
 }
