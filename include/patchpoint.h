@@ -6,6 +6,7 @@
  *
  *   status.h      status codes, and the reason behind one
  *   pool.h        executable memory near the runtime, write-xor-execute kept
+ *   span.h        code memory for hosts that link by themselves
  *   trace.h       symbols, relocations, and code that is linked and published
  *   site.h        patchpoints: counters, triggers, one winner that compiles
  *   osr.h         entries of optimized code, frame rules, and resuming
@@ -34,6 +35,7 @@
 #include <patchpoint/osr.h>
 #include <patchpoint/pool.h>
 #include <patchpoint/site.h>
+#include <patchpoint/span.h>
 #include <patchpoint/status.h>
 #include <patchpoint/trace.h>
 #include <patchpoint/walk.h>

@@ -25,9 +25,11 @@ endif
 LDADD = libpatchpoint-core.la $(CHECK_LIBS) $(PTHREAD_LIBS)
 check_cflags = $(AM_CFLAGS)
 check_ldadd = $(LDADD)
-check_PROGRAMS = examples/osr
+check_PROGRAMS = examples/osr examples/span
 examples_osr_SOURCES = examples/osr.c
 examples_osr_LDADD = libpatchpoint.la
+examples_span_SOURCES = examples/span.c
+examples_span_LDADD = libpatchpoint.la
 
 if HAVE_CHECK
 check_PROGRAMS += \
@@ -159,7 +161,7 @@ endif
 TESTS = $(check_PROGRAMS) $(check_SCRIPTS)
 
 # What depends on how code memory is mapped: make check TESTS='$(mapping_tests)'
-mapping_tests = examples/osr check_osr check_pool check_reserve check_site check_trace
+mapping_tests = examples/osr examples/span check_osr check_pool check_reserve check_site check_trace
 
 # Clients of the installed library.
 installcheck-local:
@@ -168,7 +170,7 @@ installcheck-local:
 	CC='$(CC)' CFLAGS='$(CFLAGS) $(PP_SANITIZE)' CXX='$(installcheck_cxx)' \
 	CXXFLAGS='$(CXXFLAGS) $(PP_SANITIZE)' sanitize='$(PP_SANITIZE)' emulator='$(TEST_EMULATOR)' \
 	$(SHELL) $(srcdir)/tests/check_client.sh $(installcheck_clients)
-installcheck_clients = $(srcdir)/examples/osr.c
+installcheck_clients = $(srcdir)/examples/osr.c $(srcdir)/examples/span.c
 if HAVE_CXX
 installcheck_cxx = $(CXX)
 endif

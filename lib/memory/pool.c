@@ -317,11 +317,11 @@ uint32_t span_generation(const struct span *span)
     return span_space_at(&span->region->spans, offset, &info) ? info.generation : 0;
 }
 
-bool code_pass(const struct code_place *place, const struct owner *to)
+bool span_pass(const struct span *span, const struct owner *from, const struct owner *to)
 {
-    struct region *region = place->region;
-    return span_space_pass(&region->spans, place->start - region->code_lo, place->generation,
-                           place->owner, to);
+    struct region *region = span->region;
+    return span_space_pass(&region->spans, span->exec - region->code_lo, span->generation, from,
+                           to);
 }
 
 bool code_at(uintptr_t pc, struct code_place *place)

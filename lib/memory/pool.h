@@ -37,8 +37,8 @@ pp_status pool_alloc_for(pp_pool *pool, const struct owner *owner, const struct 
 void span_set_owner(const struct span *span, const void *owner);
 uint32_t span_generation(const struct span *span);
 
-/* From one owner to another, if the span of this generation has that owner.  Lock-free. */
-bool code_pass(const struct code_place *place, const struct owner *to);
+/* From one owner to another, in one step; false: the span of this generation has another. */
+bool span_pass(const struct span *span, const struct owner *from, const struct owner *to);
 
 /* Give back the tail of a span; `size` is what remains. */
 void pool_shrink(struct span *span, size_t size);

@@ -1,0 +1,257 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * Spans of the host.  The state of one is its owner, which changes in one step: from
+ * open to published and back, and to the record of whoever retires it.  All
+ * checks come before the first change.
+ */
+#include <config.h>
+
+#include "memory/code.h"
+
+#include "error.h"
+#include "memory/handle.h"
+#include "sized.h"
+
+#include <stddef.h>
+
+#define SIZE_LIMIT ((size_t) 1 << 30) /* no region is larger */
+#define PLACE_LEAST sizeof(pp_span_place)
+
+const struct owner_tag span_open = { { OWNER_SPAN_OPEN } };
+const struct owner_tag span_published = { { OWNER_SPAN } };
+
+/* Of a batch that is being published: so that a span that is in it twice is found. */
+static const struct owner_tag span_claimed = { { OWNER_SPAN_OPEN } };
+
+/* ---- finding ---------------------------------------------------------- */
+
+static bool is_host_span(const struct owner *owner)
+{
+    return owner != NULL && (owner->kind == OWNER_SPAN || owner->kind == OWNER_SPAN_OPEN);
+}
+
+pp_status span_find(const pp_pool *pool, const pp_span *handle, struct code_place *place)
+{
+    pp_status status = code_handle_find((uintptr_t) handle, place);
+    if (status != PP_OK)
+        return status;
+    if (place->region->pool != pool)
+        return PP_E_FAULT;
+    return is_host_span(place->owner) ? PP_OK : PP_E_STALE;
+}
+
+/* One that may be changed: not from before a fork. */
+static pp_status find_ours(const pp_pool *pool, const pp_span *handle, struct code_place *place,
+                           pp_error *error)
+{
+    if (pool == NULL)
+        return error_set(error, PP_E_ARG, "no pool");
+    pp_status status = span_find(pool, handle, place);
+    if (status != PP_OK)
+        return error_set(error, status, "not a span of this pool");
+    if (place->region->inherited)
+        return error_set(error, PP_E_UNSUPPORTED, "a span from before a fork is never changed");
+    return PP_OK;
+}
+
+static void fill_place(pp_span_place *to, const struct region *region, uintptr_t exec,
+                       size_t bytes, bool open)
+{
+    pp_span_place place = {
+        .write = open ? (void *) (exec + (uintptr_t) region->write_delta) : NULL,
+        .execute = (const void *) exec,
+        .bytes = bytes,
+        .unit = (size_t) 1 << region->spans.shift,
+    };
+    sized_write(to, &place, sizeof place);
+}
+
+pp_status pp_span_get_place(const pp_span *span, pp_span_place *place)
+{
+    struct code_place at;
+    if (place == NULL || place->size < PLACE_LEAST)
+        return PP_E_ARG;
+    pp_status status = code_handle_find((uintptr_t) span, &at);
+    if (status != PP_OK)
+        return status;
+    if (!is_host_span(at.owner))
+        return PP_E_STALE;
+    fill_place(place, at.region, at.start, at.size,
+               at.owner->kind == OWNER_SPAN_OPEN && !at.region->inherited);
+    return PP_OK;
+}
+
+pp_span *pp_span_at(const void *address)
+{
+    struct code_place place;
+    if (!code_at((uintptr_t) address, &place) || place.owner == NULL ||
+        place.owner->kind == OWNER_TRACE)
+        return NULL;
+    return (pp_span *) code_handle(place.start, place.generation);
+}
+
+/* ---- taking ----------------------------------------------------------- */
+
+static pp_status measure(struct region *region, void *context, size_t *size)
+{
+    (void) region;
+    *size = *(const size_t *) context;
+    return PP_OK;
+}
+
+pp_status pp_span_alloc(pp_pool *pool, const pp_span_desc *from, pp_span **result,
+                        pp_span_place *place)
+{
+    pp_span_desc desc;
+    struct frame_rule rule;
+    struct span span;
+    uint8_t *write;
+    if (pool == NULL || from == NULL || result == NULL || place == NULL ||
+        !sized_read(&desc, sizeof desc, sizeof desc, from))
+        return PP_E_ARG;
+    if (place->size < PLACE_LEAST)
+        return error_set(desc.error, PP_E_ARG, "place: its size is not set");
+    if (desc.bytes == 0)
+        return error_set(desc.error, PP_E_ARG, "a span has at least one byte");
+    if (desc.bytes > SIZE_LIMIT)
+        return error_set(desc.error, PP_E_NOMEM, "%zu bytes fit no region", desc.bytes);
+    pp_status status = frame_rule_from(desc.frame, &rule, desc.error);
+    if (status == PP_OK)
+        status = pool_alloc_for(pool, &span_open.owner, &rule, desc.align != 0 ? desc.align : 16,
+                                measure, &desc.bytes, &span, desc.error);
+    if (status != PP_OK)
+        return status;
+    status = region_write_begin(span.region, span.exec, span.size, &write, desc.error);
+    if (status != PP_OK) {
+        pool_unalloc(&span);
+        return status;
+    }
+    fill_place(place, span.region, span.exec, span.size, true);
+    *result = (pp_span *) code_handle(span.exec, span.generation);
+    return PP_OK;
+}
+
+/* ---- writing ---------------------------------------------------------- */
+
+enum { BATCH_INLINE = 64 };
+
+/* Those that were claimed for a batch are open again. */
+static void unclaim(const struct span *batch, size_t count)
+{
+    for (size_t i = 0; i < count; i++)
+        (void) span_pass(&batch[i], &span_claimed.owner, &span_open.owner);
+}
+
+/* Check all of them, and claim them for this batch. */
+static pp_status claim(const pp_pool *pool, pp_span *const *spans, size_t count,
+                       struct span *batch, pp_error *error)
+{
+    struct code_place place;
+    for (size_t i = 0; i < count; i++) {
+        pp_status status = find_ours(pool, spans[i], &place, error);
+        if (status == PP_OK && place.owner == &span_published.owner)
+            status = error_set(error, PP_E_ARG, "span %zu of the batch is published", i);
+        if (status == PP_OK) {
+            batch[i] = (struct span){ place.region, place.start, place.size, place.generation };
+            if (!span_pass(&batch[i], &span_open.owner, &span_claimed.owner))
+                status = error_set(error, PP_E_ARG, "span %zu of the batch is in it twice", i);
+        }
+        if (status != PP_OK) {
+            unclaim(batch, i);
+            return status;
+        }
+    }
+    return PP_OK;
+}
+
+static pp_status publish(const pp_pool *pool, pp_span *const *spans, size_t count,
+                         struct span *batch, pp_error *error)
+{
+    pp_status status = claim(pool, spans, count, batch, error);
+    if (status != PP_OK)
+        return status;
+    status = region_publish(batch, count, error);
+    if (status != PP_OK) {
+        unclaim(batch, count);
+        return status;
+    }
+    for (size_t i = 0; i < count; i++)
+        (void) span_pass(&batch[i], &span_claimed.owner, &span_published.owner);
+    return PP_OK;
+}
+
+pp_status pp_span_publish(pp_pool *pool, pp_span *const *spans, size_t count, pp_error *error)
+{
+    struct span few[BATCH_INLINE], *batch = few;
+    if (pool == NULL || (spans == NULL && count != 0))
+        return error_set(error, PP_E_ARG, "no pool or no spans");
+    if (count > SIZE_LIMIT / SPAN_GRANULE)
+        return error_set(error, PP_E_ARG, "a batch of %zu spans", count);
+    if (count == 0)
+        return PP_OK;
+    if (count > BATCH_INLINE)
+        batch = pool_meta_alloc(pool, count * sizeof *batch);
+    if (batch == NULL)
+        return error_set(error, PP_E_NOMEM, "no memory for a batch of %zu spans", count);
+    pp_status status = publish(pool, spans, count, batch, error);
+    if (batch != few)
+        pool_meta_free(pool, batch, count * sizeof *batch);
+    return status;
+}
+
+pp_status pp_span_write(pp_pool *pool, pp_span *span, pp_span_place *place, pp_error *error)
+{
+    struct code_place at;
+    uint8_t *write;
+    if (place == NULL || place->size < PLACE_LEAST)
+        return error_set(error, PP_E_ARG, "place: missing, or its size is not set");
+    pp_status status = find_ours(pool, span, &at, error);
+    if (status != PP_OK)
+        return status;
+    if (at.owner != &span_published.owner)
+        return error_set(error, PP_E_BUSY, "the span is being written");
+    if (region_is_shared(at.region))
+        return error_set(error, PP_E_BUSY, "a child may be running the span");
+    const struct span it = { at.region, at.start, at.size, at.generation };
+    if (!span_pass(&it, &span_published.owner, &span_open.owner))
+        return error_set(error, PP_E_BUSY, "the span is being written");
+    status = region_write_begin(at.region, at.start, at.size, &write, error);
+    if (status != PP_OK) {
+        (void) span_pass(&it, &span_open.owner, &span_published.owner);
+        return status;
+    }
+    fill_place(place, at.region, at.start, at.size, true);
+    return PP_OK;
+}
+
+/* ---- giving back ------------------------------------------------------ */
+
+pp_status pp_span_shrink(pp_pool *pool, pp_span *span, size_t bytes)
+{
+    struct code_place place;
+    pp_status status = find_ours(pool, span, &place, NULL);
+    return status == PP_OK ? pool_shrink_at(&place, bytes) : status;
+}
+
+pp_status pp_span_split(pp_pool *pool, pp_span *span, size_t at, pp_span **tail)
+{
+    struct code_place place;
+    uint32_t generation;
+    if (tail == NULL)
+        return PP_E_ARG;
+    pp_status status = find_ours(pool, span, &place, NULL);
+    if (status == PP_OK)
+        status = region_split(place.region, place.start, place.generation, at, &generation);
+    if (status == PP_OK)
+        *tail = (pp_span *) code_handle(place.start + at, generation);
+    return status;
+}
+
+pp_status pp_span_free(pp_pool *pool, pp_span *span)
+{
+    struct code_place place;
+    if (pool == NULL)
+        return PP_E_ARG;
+    pp_status status = span_find(pool, span, &place);
+    return status == PP_OK ? pool_free_at(&place, NULL) : status;
+}
