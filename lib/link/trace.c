@@ -305,10 +305,10 @@ static pp_status place_and_fill(struct link *link, struct plan *plan,
         return PP_OK;
     if (*user != NULL)
         island_drop(span->region, link, *user);
-    if (!written)
+    if (written)
+        pool_discard(span);
+    else
         pool_unalloc(span);
-    else if (pool_free(pool, span->exec) != PP_OK)
-        return error_set(plan->error, PP_E_SYSTEM, "a span is lost, its bytes cannot be cleared");
     return status;
 }
 

@@ -96,6 +96,31 @@ int backing_ensure(struct region *region, uintptr_t exec, size_t size)
     return number;
 }
 
+static void forget_locked(struct region *region, uintptr_t exec, size_t size)
+{
+    size_t page = map_page_size(), first = page_index(region, exec), last = first + size / page;
+    for (size_t i = first; i < last; i++)
+        atomic_fetch_and_explicit(&region->backed[i / 64], ~(1ull << i % 64),
+                                  memory_order_release);
+}
+
+bool backing_discard(struct region *region, uintptr_t exec, size_t size)
+{
+    pthread_mutex_lock(&region->back_lock);
+    bool discarded = map_discard(exec, size) == 0;
+    if (discarded)
+        forget_locked(region, exec, size);
+    pthread_mutex_unlock(&region->back_lock);
+    return discarded;
+}
+
+void backing_forget(struct region *region, uintptr_t exec, size_t size)
+{
+    pthread_mutex_lock(&region->back_lock);
+    forget_locked(region, exec, size);
+    pthread_mutex_unlock(&region->back_lock);
+}
+
 size_t region_trim(struct region *region)
 {
     size_t page = map_page_size(), offset = 0, size, trimmed = 0;

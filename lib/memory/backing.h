@@ -18,6 +18,15 @@ void backing_close(struct region *region);
  */
 int backing_ensure(struct region *region, uintptr_t exec, size_t size);
 
+/*
+ * FLIP mode, whole pages: their contents are given back to the system, without write
+ * permission being needed.  False: the kernel refused, and everything is as it was.
+ */
+bool backing_discard(struct region *region, uintptr_t exec, size_t size);
+
+/* FLIP mode, whole pages: what is in them does not matter; who writes there next fills in traps. */
+void backing_forget(struct region *region, uintptr_t exec, size_t size);
+
 void backing_fill_traps(uint8_t *bytes, size_t size);
 
 /* NULL, or a sentence about the first invariant that is broken. */

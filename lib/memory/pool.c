@@ -286,6 +286,11 @@ void pool_unalloc(const struct span *span)
     count_down(span->region->pool, region_unalloc(span->region, span->exec));
 }
 
+void pool_discard(const struct span *span)
+{
+    count_down(span->region->pool, region_discard(span->region, span->exec));
+}
+
 void pool_shrink(struct span *span, size_t size)
 {
     size_t bytes;

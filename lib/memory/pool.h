@@ -60,6 +60,12 @@ pp_status pool_shrink_at(const struct code_place *place, size_t size);
 void pool_unalloc(const struct span *span);
 
 /*
+ * Give back a span whose writing was begun, and did not end with success: nobody has
+ * run it.  Cannot fail.
+ */
+void pool_discard(const struct span *span);
+
+/*
  * What is at a code address.  Lock-free and async-signal-safe; false if no
  * live span holds it.  `owner` may be NULL while a span is being filled.
  */

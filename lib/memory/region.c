@@ -50,13 +50,16 @@ static void settle_locked(struct region *region)
     if (region->limbo_count == 0 || fork_has_children())
         return;
     region->shared = false;
+    size_t kept = 0; /* what cannot be cleared this time waits for the next */
     for (size_t i = 0; i < region->limbo_count; i++) {
         size_t offset = (size_t) region->limbo[i] << SPAN_GRANULE_SHIFT;
         size_t size = span_space_extent(&region->spans, offset);
         if (region_zap(region, region->code_lo + offset, size, NULL) == PP_OK)
             span_space_reclaim(&region->spans, offset);
+        else
+            region->limbo[kept++] = region->limbo[i];
     }
-    region->limbo_count = 0;
+    region->limbo_count = kept;
     update_room_locked(region);
 }
 
@@ -152,6 +155,19 @@ size_t region_unalloc(struct region *region, uintptr_t exec)
     size_t offset = exec - region->code_lo, bytes;
     pthread_mutex_lock(&region->lock);
     bytes = span_space_extent(&region->spans, offset);
+    span_space_free(&region->spans, offset);
+    update_room_locked(region);
+    pthread_mutex_unlock(&region->lock);
+    return bytes;
+}
+
+size_t region_discard(struct region *region, uintptr_t exec)
+{
+    size_t offset = exec - region->code_lo, bytes;
+    pthread_mutex_lock(&region->lock);
+    bytes = span_space_extent(&region->spans, offset);
+    if (region_zap(region, exec, bytes, NULL) != PP_OK)
+        backing_forget(region, exec, bytes);
     span_space_free(&region->spans, offset);
     update_room_locked(region);
     pthread_mutex_unlock(&region->lock);

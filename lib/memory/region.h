@@ -113,6 +113,12 @@ bool region_is_shared(struct region *region);
 size_t region_unalloc(struct region *region, uintptr_t exec);
 
 /*
+ * Give back a span that was written, between region_write_begin and a region_write_end
+ * that succeeded: nobody has run it.  Cannot fail; returns its bytes.
+ */
+size_t region_discard(struct region *region, uintptr_t exec);
+
+/*
  * Spans that were freed while a child might run them become holes, if no such
  * child is left.
  */

@@ -196,9 +196,14 @@ pp_status region_zap(struct region *region, uintptr_t exec, size_t size, pp_erro
     struct span span = { region, exec, size };
     if (region->inherited || size == 0)
         return PP_OK;
-    pp_status status = region_write_begin(region, exec, size, &write, error);
+    pp_error reason;
+    reason.size = sizeof reason;
+    pp_status status = region_write_begin(region, exec, size, &write, &reason);
+    /* Pages that cannot be made writable lose their contents as a whole. */
+    if (status != PP_OK && region->wx == PP_WX_FLIP && backing_discard(region, exec, size))
+        return PP_OK;
     if (status != PP_OK)
-        return status;
+        return error_copy(error, &reason);
     backing_fill_traps(write, size);
     size_t index = 0;
     struct run run = next_run(&span, 1, &index);
