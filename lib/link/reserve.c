@@ -99,20 +99,40 @@ static pp_status validate(const pp_trace_desc *desc, size_t used, size_t capacit
     return PP_OK;
 }
 
-/* On a copy, so that a relocation that is refused leaves the host's bytes alone. */
-static pp_status relocate(const struct plan *plan, uint8_t *write, uintptr_t exec)
+static void swap_bytes(uint8_t *a, uint8_t *b, size_t size)
 {
-    if (plan->desc->reloc_count == 0)
-        return PP_OK;
-    uint8_t *copy = pool_meta_alloc(plan->pool, plan->code_size);
-    if (copy == NULL)
-        return error_set(plan->error, PP_E_NOMEM, "no memory to relocate %zu bytes",
-                         plan->code_size);
-    memcpy(copy, write, plan->code_size);
-    pp_status status = plan_relocate(plan, copy, exec);
-    if (status == PP_OK)
-        memcpy(write, copy, plan->code_size);
-    pool_meta_free(plan->pool, copy, plan->code_size);
+    for (size_t i = 0; i < size; i++) {
+        uint8_t byte = a[i];
+        a[i] = b[i];
+        b[i] = byte;
+    }
+}
+
+/*
+ * Relocate and make executable.  The relocations go into a copy, which then changes
+ * places with the host's bytes: whatever is refused, those can be put back.
+ */
+static pp_status relocate_and_end(const struct plan *plan, const struct span *span,
+                                  uint8_t *write)
+{
+    size_t size = plan->desc->reloc_count == 0 ? 0 : plan->code_size;
+    uint8_t *copy = NULL;
+    pp_status status = PP_OK;
+    if (size != 0) {
+        copy = pool_meta_alloc(plan->pool, size);
+        if (copy == NULL)
+            return error_set(plan->error, PP_E_NOMEM, "no memory to relocate %zu bytes", size);
+        memcpy(copy, write, size);
+        status = plan_relocate(plan, copy, span->exec);
+    }
+    if (status == PP_OK) {
+        swap_bytes(write, copy, size);
+        status = region_write_end(span->region, span->exec, span->size, plan->error);
+        /* A protection that could not be changed is still what it was: writable. */
+        if (status != PP_OK)
+            swap_bytes(write, copy, size);
+    }
+    pool_meta_free(plan->pool, copy, size);
     return status;
 }
 
@@ -131,9 +151,7 @@ static pp_status finish(struct link *link, struct plan *plan, struct span *span,
         return error_set(plan->error, status, "the region's island is full, and a reservation "
                          "has no room for trampolines");
     if (status == PP_OK)
-        status = relocate(plan, write, span->exec);
-    if (status == PP_OK)
-        status = region_write_end(span->region, span->exec, span->size, plan->error);
+        status = relocate_and_end(plan, span, write);
     if (status != PP_OK && *user != NULL)
         island_drop(span->region, link, *user);
     return status;
@@ -172,6 +190,9 @@ pp_status pp_trace_commit(pp_pool *pool, pp_reservation *reservation, size_t use
         return status;
     }
     pool_shrink(&span, used);
+    /* What could not be given back belongs to the trace. */
+    plan.bytes.padding += span.size - plan.bytes.total;
+    plan.bytes.total = span.size;
     *result = trace_publish(link, trace, &span, &plan, user, desc);
     forget(reservation);
     return PP_OK;
@@ -184,9 +205,7 @@ pp_status pp_trace_abandon(pp_pool *pool, pp_reservation *reservation)
 
     if (status != PP_OK)
         return status;
-    /* Never executable for anyone: what ends the writing of traps ends the host's as well. */
-    status = pool_free(pool, span.exec);
-    if (status == PP_OK)
-        forget(reservation);
-    return status;
+    pool_discard(&span);
+    forget(reservation);
+    return PP_OK;
 }
