@@ -157,8 +157,17 @@ void meta_open(struct meta *meta)
     arena_open(meta);
 }
 
+static atomic_size_t lost;
+
+size_t meta_lost(void)
+{
+    return atomic_load_explicit(&lost, memory_order_relaxed);
+}
+
 void meta_close(struct meta *meta)
 {
+    size_t bytes = atomic_load_explicit(&meta->bytes, memory_order_relaxed);
+    atomic_fetch_add_explicit(&lost, bytes, memory_order_relaxed);
     if (is_jemalloc(meta))
         arena_close(meta);
 }

@@ -20,6 +20,9 @@ void meta_open(struct meta *meta);
 /* Everything that was allocated must have been freed. */
 void meta_close(struct meta *meta);
 
+/* Bytes that had not been freed when their meta was closed, over the process's life: 0. */
+size_t meta_lost(void);
+
 /* Zeroed and 16-byte aligned, or NULL. */
 void *meta_alloc(struct meta *meta, size_t size);
 void meta_free(struct meta *meta, void *memory, size_t size);
