@@ -38,6 +38,7 @@ check_PROGRAMS += \
 	check_fault \
 	check_isa \
 	check_osr \
+	check_placement \
 	check_pool \
 	check_recording \
 	check_region \
@@ -74,6 +75,7 @@ check_isa_SOURCES = tests/check_isa.c tests/code.h
 check_osr_SOURCES = tests/check_osr.c
 check_osr_CPPFLAGS = $(AM_CPPFLAGS) -I$(top_srcdir)
 check_osr_LDADD = libstress.la $(LDADD)
+check_placement_SOURCES = tests/check_placement.c tests/sanitized.h tests/spans.h
 check_pool_SOURCES = tests/check_pool.c tests/sanitized.h tests/spans.h
 check_recording_SOURCES = tests/check_recording.c
 check_recording_CPPFLAGS = $(stress_cppflags)

@@ -106,10 +106,12 @@ static void lock_pool(pp_pool *pool)
     for (struct region *region = atomic_load(&pool->regions); region != NULL; region = region->next)
         pthread_mutex_lock(&region->back_lock);
     fallbacks_lock(&pool->fallbacks);
+    limit_lock(&pool->limit);
 }
 
 static void unlock_pool(pp_pool *pool)
 {
+    limit_unlock(&pool->limit);
     fallbacks_unlock(&pool->fallbacks);
     for (struct region *region = atomic_load(&pool->regions); region != NULL;
          region = region->next) {
@@ -169,6 +171,7 @@ static void child(void)
             inherit(region);
         if (pool->spare != NULL)
             inherit(pool->spare);
+        limit_child(&pool->limit);
     }
     if (pools != NULL)
         witness_child();

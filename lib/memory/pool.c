@@ -33,6 +33,7 @@ void pool_lock(pp_pool *pool) { pthread_mutex_lock(&pool->lock); }
 void pool_unlock(pp_pool *pool) { pthread_mutex_unlock(&pool->lock); }
 
 uint64_t pool_branch_range(const pp_pool *pool) { return pool->branch_range; }
+const char *pool_name(const pp_pool *pool) { return pool->name; }
 bool pool_landing_pads(const pp_pool *pool) { return pool->landing_pads; }
 
 void pool_sync_cores(pp_pool *pool)
@@ -166,6 +167,8 @@ struct request {
     void *context;
     struct span *span;
     pp_error *error;
+    size_t size;      /* as measured for the latest region */
+    bool hopeless;    /* no memory that comes free can help */
 };
 
 static pp_status alloc_in(const struct request *request, struct region *region, size_t size)
@@ -189,19 +192,21 @@ static pp_status alloc_in(const struct request *request, struct region *region, 
     return PP_OK;
 }
 
-static pp_status request_in(const struct request *request, struct region *region)
+static pp_status request_in(struct request *request, struct region *region)
 {
-    size_t size = 0;
+    size_t size = 0, limit = region->pool->limit_bytes;
     pp_status status = request->measure(region, request->context, &size);
     if (status != PP_OK)
         return status;
     if (size == 0)
         return error_set(request->error, PP_E_ARG, "a span of 0 bytes");
+    request->size = size;
+    request->hopeless = limit != 0 && size > limit;
     return alloc_in(request, region, size);
 }
 
 /* Regions from `first` up to, not including, `last`.  REGION_FULL: no room in any of them. */
-static pp_status request_among(const struct request *request, struct region *first,
+static pp_status request_among(struct request *request, struct region *first,
                                const struct region *last)
 {
     for (struct region *region = first; region != last; region = region->next) {
@@ -214,7 +219,7 @@ static pp_status request_among(const struct request *request, struct region *fir
     return REGION_FULL;
 }
 
-static pp_status request_in_new_region(pp_pool *pool, const struct request *request)
+static pp_status request_in_new_region(pp_pool *pool, struct request *request)
 {
     struct region *region;
     pp_status status = open_region(pool, request->rule, &region, request->error);
@@ -225,10 +230,26 @@ static pp_status request_in_new_region(pp_pool *pool, const struct request *requ
         publish_region(pool, region);
         return PP_OK;
     }
-    if (status == REGION_FULL)
+    if (status == REGION_FULL) {
+        request->hopeless = true;
         status = error_set(request->error, PP_E_NOMEM, "larger than a region can be");
+    }
     close_rooms(region, ROOM_COUNT);
     region_destroy(region);
+    return status;
+}
+
+static pp_status request_somewhere(pp_pool *pool, struct request *request)
+{
+    struct region *seen = atomic_load_explicit(&pool->regions, memory_order_acquire);
+    pp_status status = request_among(request, seen, NULL);
+    if (status != REGION_FULL)
+        return status;
+    pthread_mutex_lock(&pool->opening);
+    status = request_among(request, atomic_load(&pool->regions), seen);
+    if (status == REGION_FULL)
+        status = request_in_new_region(pool, request);
+    pthread_mutex_unlock(&pool->opening);
     return status;
 }
 
@@ -242,19 +263,19 @@ pp_status pool_alloc_for(pp_pool *pool, const struct owner *owner, const struct 
                          size_t align, span_measure *measure, void *context, struct span *span,
                          pp_error *error)
 {
-    struct request request = { owner, rule, align, measure, context, span, error };
+    pp_error reason;
+    struct request request = { owner, rule, align, measure, context, span, &reason, 0, false };
+    reason.size = sizeof reason;
+    reason.status = PP_OK;
     if (align < SPAN_GRANULE || align > ALIGN_MAX || (align & (align - 1)) != 0)
         return error_set(error, PP_E_ARG, "alignment %zu is not a power of two from 16 to 65536",
                          align);
-    struct region *seen = atomic_load_explicit(&pool->regions, memory_order_acquire);
-    pp_status status = request_among(&request, seen, NULL);
-    if (status != REGION_FULL)
-        return status;
-    pthread_mutex_lock(&pool->opening);
-    status = request_among(&request, atomic_load(&pool->regions), seen);
-    if (status == REGION_FULL)
-        status = request_in_new_region(pool, &request);
-    pthread_mutex_unlock(&pool->opening);
+    pp_status status;
+    do {
+        status = request_somewhere(pool, &request);
+    } while (status == PP_E_NOMEM && !request.hopeless && limit_ask(pool, request.size));
+    if (status != PP_OK && reason.status == status)
+        error_copy(error, &reason);
     return status;
 }
 
@@ -405,6 +426,7 @@ static pp_status new_pool(pp_pool **result, pp_error *error)
     pthread_mutex_init(&pool->opening, NULL);
     pthread_mutex_init(&pool->lock, NULL);
     fallbacks_init(&pool->fallbacks);
+    limit_init(&pool->limit);
     *result = pool;
     return PP_OK;
 }
@@ -419,6 +441,7 @@ static void delete_pool(pp_pool *pool)
     pthread_mutex_destroy(&pool->opening);
     pthread_mutex_destroy(&pool->lock);
     fallbacks_fini(&pool->fallbacks);
+    limit_fini(&pool->limit);
     meta_free(&meta, pool, sizeof *pool);
     meta_close(&meta);
 }

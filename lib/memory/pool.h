@@ -19,7 +19,8 @@ typedef pp_status span_measure(struct region *region, void *context, size_t *siz
 
 /*
  * Take a span in a region with this rule, opening a region when none has
- * room.  `align` is a power of two, at least 16.  PP_E_NOMEM, PP_E_SYSTEM.
+ * room, and asking the host (on_limit) before there is no memory: so no lock of the
+ * library may be held.  `align` is a power of two, at least 16.  PP_E_NOMEM, PP_E_SYSTEM.
  */
 pp_status pool_alloc(pp_pool *pool, const struct frame_rule *rule, size_t align,
                      span_measure *measure, void *context, struct span *span, pp_error *error);
@@ -111,6 +112,7 @@ void pool_unlock(pp_pool *pool);
 
 /* What the pool was created with, normalized. */
 uint64_t pool_branch_range(const pp_pool *pool);
+const char *pool_name(const pp_pool *pool);
 bool pool_landing_pads(const pp_pool *pool);
 
 /* A barrier on all cores, counted; where the kernel has none, a fallback is noted. */

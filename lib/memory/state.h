@@ -4,12 +4,13 @@
  *
  * Locks, in the order in which they are taken: fork's list of pools, `opening`,
  * `lock`, a region's lock, its back_lock, the claims of addresses, the pool's
- * fallbacks.
+ * fallbacks, its limit.
  */
 #ifndef MEMORY_STATE_H
 #define MEMORY_STATE_H
 
 #include "memory/fallback.h"
+#include "memory/limit.h"
 #include "memory/meta.h"
 #include "memory/pool.h"
 
@@ -18,6 +19,7 @@ struct pp_pool {
     struct anchors anchors;
     size_t region_bytes;
     size_t limit_bytes;               /* of `used`; 0: none */
+    struct limit limit;               /* what is done when it is reached */
     uint64_t branch_range;
     bool landing_pads;
     pp_wx wx;

@@ -12,6 +12,7 @@
 #include "memory/view.h"
 
 #include "error.h"
+#include "memory/pool.h"
 #include "os/map.h"
 
 #include <errno.h>
@@ -51,7 +52,7 @@ static pp_status map_memfd(struct region *region, pp_error *error)
     const char *call;
     size_t size = region_code_size(region);
     uintptr_t exec = region->code_lo, write = 0;
-    int number = memfd_open(&region->memfd, size, &call);
+    int number = memfd_open(&region->memfd, pool_name(region->pool), size, &call);
     if (number != 0)
         return view_refused(error, call, number);
     number = map_shared(region->memfd.fd, 0, &exec, size, MAP_READ_EXEC);
@@ -108,13 +109,26 @@ void view_unmap(struct region *region)
     map_unmap(region->base, region->limit - region->base);
 }
 
+static void name_part(const struct region *region, uintptr_t lo, uintptr_t hi, const char *part)
+{
+    char name[64];
+    snprintf(name, sizeof name, "%s %s", pool_name(region->pool), part);
+    map_name(lo, hi - lo, name);
+}
+
 static pp_status map_at(struct region *region, uintptr_t base, size_t size, pp_error *error)
 {
     region->write_delta = 0;
     lay_out(region, base, size);
+    name_part(region, region->base, region->limit, "guard");
     pp_status status = map_parts(region, error);
-    if (status != PP_OK)
+    if (status != PP_OK) {
         view_unmap(region);
+        return status;
+    }
+    if (!region_has_memfd(region))
+        name_part(region, region->code_lo, region->code_hi, "code");
+    name_part(region, region->literal_lo, region->literal_hi, "literals");
     return status;
 }
 

@@ -9,10 +9,16 @@
 #include <errno.h>
 #include <stdatomic.h>
 #include <sys/mman.h>
+#include <sys/prctl.h>
 #include <unistd.h>
 
 #ifndef MAP_FIXED_NOREPLACE
 #define MAP_FIXED_NOREPLACE 0x100000
+#endif
+
+#ifndef PR_SET_VMA /* <linux/prctl.h>, Linux 5.17 */
+#define PR_SET_VMA 0x53564d41
+#define PR_SET_VMA_ANON_NAME 0
 #endif
 
 static int prot_of(enum map_protection protection)
@@ -120,6 +126,13 @@ int map_unmap(uintptr_t base, size_t size)
 {
     int saved = errno;
     return result(munmap((void *) base, size) != 0, saved);
+}
+
+void map_name(uintptr_t base, size_t size, const char *name)
+{
+    int saved = errno;
+    prctl(PR_SET_VMA, PR_SET_VMA_ANON_NAME, base, size, name);
+    errno = saved;
 }
 
 static int advise(uintptr_t base, size_t size, int advice)

@@ -40,6 +40,9 @@ int map_shared(int fd, size_t offset, uintptr_t *base, size_t size,
 int map_protect(uintptr_t base, size_t size, enum map_protection protection);
 int map_unmap(uintptr_t base, size_t size);
 
+/* What /proc/self/maps calls private memory, where the kernel knows how to. */
+void map_name(uintptr_t base, size_t size, const char *name);
+
 /* The mapping is not there in a child. */
 int map_not_in_child(uintptr_t base, size_t size);
 

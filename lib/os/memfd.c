@@ -17,9 +17,9 @@
 #define MFD_NOEXEC_SEAL 0x0008U
 #endif
 
-static int create_with(unsigned flags)
+static int create_with(const char *name, unsigned flags)
 {
-    return fault_fires_errno(PP_FAULT_MEMFD_CREATE) ? -1 : memfd_create("patchpoint", flags);
+    return fault_fires_errno(PP_FAULT_MEMFD_CREATE) ? -1 : memfd_create(name, flags);
 }
 
 /*
@@ -27,11 +27,11 @@ static int create_with(unsigned flags)
  * and is allowed at every level of vm.memfd_noexec.  Kernels before 6.3 do not
  * know it.
  */
-static int create(void)
+static int create(const char *name)
 {
-    int fd = create_with(MFD_CLOEXEC | MFD_ALLOW_SEALING | MFD_NOEXEC_SEAL);
+    int fd = create_with(name, MFD_CLOEXEC | MFD_ALLOW_SEALING | MFD_NOEXEC_SEAL);
     if (fd < 0 && errno == EINVAL)
-        fd = create_with(MFD_CLOEXEC | MFD_ALLOW_SEALING);
+        fd = create_with(name, MFD_CLOEXEC | MFD_ALLOW_SEALING);
     return fd;
 }
 
@@ -44,7 +44,7 @@ static int fail(int fd, const char **call, const char *name, int number, int sav
     return number;
 }
 
-int memfd_open(struct descriptor *memfd, size_t size, const char **call)
+int memfd_open(struct descriptor *memfd, const char *name, size_t size, const char **call)
 {
     struct rlimit limit;
     int saved = errno;
@@ -53,7 +53,7 @@ int memfd_open(struct descriptor *memfd, size_t size, const char **call)
     if (getrlimit(RLIMIT_FSIZE, &limit) == 0 && limit.rlim_cur != RLIM_INFINITY &&
         limit.rlim_cur < size)
         return fail(-1, call, "getrlimit(RLIMIT_FSIZE)", EFBIG, saved);
-    int fd = create();
+    int fd = create(name);
     if (fd < 0)
         return fail(fd, call, "memfd_create", errno, saved);
     if (fault_fires_errno(PP_FAULT_FTRUNCATE) || ftruncate(fd, (off_t) size) != 0)

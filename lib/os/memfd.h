@@ -15,9 +15,10 @@
 /*
  * 0, or an errno and in *call which system call gave it.  EFBIG before anything
  * is done if RLIMIT_FSIZE does not allow the size: going on would raise SIGXFSZ.
- * Closed on exec, and by descriptor_close.
+ * Closed on exec, and by descriptor_close.  The name is for people who read the list
+ * of mappings.
  */
-int memfd_open(struct descriptor *memfd, size_t size, const char **call);
+int memfd_open(struct descriptor *memfd, const char *name, size_t size, const char **call);
 
 /* Pages behind [offset, offset + size), or an errno and what was there before. */
 int memfd_back(const struct descriptor *memfd, size_t offset, size_t size);
