@@ -6,6 +6,7 @@
 #include "link/link.h"
 #include "memory/state.h"
 #include "osr/room.h"
+#include "patch/retire.h"
 #include "sized.h"
 #include "walk/unwind.h"
 
@@ -14,6 +15,7 @@
 
 const struct pool_room *const pool_rooms[ROOM_COUNT] = {
     [ROOM_LINK] = &link_room,
+    [ROOM_PATCH] = &patch_room,
     [ROOM_OSR] = &osr_room,
     [ROOM_WALK] = &walk_room,
 };

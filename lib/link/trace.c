@@ -48,6 +48,7 @@ static struct trace *take_record_locked(struct link *link, pp_pool *pool)
         link->blocks = block;
         for (size_t i = RECORDS; i-- > 0;) {
             block->traces[i].owner.kind = OWNER_TRACE;
+            block->traces[i].retired.is_trace = true;
             block->traces[i].next_free = link->free_traces;
             link->free_traces = &block->traces[i];
         }
@@ -121,7 +122,6 @@ static void count(struct link *link, const pp_trace_size *bytes, bool add)
 {
     size_t sign = add ? 1 : (size_t) -1, of_trampolines = bytes->trampolines * sizeof(uint64_t);
 
-    atomic_fetch_add_explicit(&link->traces, sign, memory_order_relaxed);
     atomic_fetch_add_explicit(&link->trampolines, sign * bytes->trampolines,
                               memory_order_relaxed);
     atomic_fetch_add_explicit(&link->trampoline_bytes,
@@ -150,6 +150,7 @@ pp_trace *trace_publish(struct link *link, struct trace *trace, const struct spa
     pool_lock(pool);
     trace->live = true;
     trace->holds = 0;
+    atomic_fetch_add_explicit(&link->traces, 1, memory_order_relaxed);
     count(link, &trace->bytes, true);
     /* Under the lock, so that nobody who holds it finds an owner that is not live. */
     span_set_owner(span, &trace->owner);
@@ -422,39 +423,62 @@ static pp_status lock_trace(pp_pool *pool, const pp_trace *handle, struct trace 
     return PP_OK;
 }
 
+pp_status trace_withdraw(pp_pool *pool, const pp_trace *handle, struct trace **result)
+{
+    struct trace *trace;
+
+    pp_status status = lock_trace(pool, handle, &trace);
+    if (status != PP_OK)
+        return status;
+    if (trace->holds != 0) {
+        pool_unlock(pool);
+        return PP_E_BUSY;
+    }
+    trace->live = false;
+    atomic_fetch_sub_explicit(&link_of(pool)->traces, 1, memory_order_relaxed);
+    *result = trace;
+    return PP_OK;
+}
+
+pp_status trace_end(pp_pool *pool, struct trace *trace)
+{
+    struct link *link = link_of(pool);
+    pp_status status;
+
+    /* Whoever looks finds no record from here on: the next trace may have it. */
+    span_set_owner(&trace->span, NULL);
+    status = pool_free(pool, trace->span.exec);
+    if (status != PP_OK) {
+        span_set_owner(&trace->span, &trace->owner);
+        return status;
+    }
+    struct island_user *user = trace->user;
+    trace->user = NULL;
+    if (user != NULL)
+        island_drop(trace->span.region, link, user);
+    count(link, &trace->bytes, false);
+    trace_discard(link, pool, trace);
+    return PP_OK;
+}
+
 pp_status pp_trace_free(pp_pool *pool, pp_trace *handle)
 {
     struct trace *trace;
 
     if (pool == NULL)
         return PP_E_ARG;
-    pp_status status = lock_trace(pool, handle, &trace);
+    pp_status status = trace_withdraw(pool, handle, &trace);
     if (status != PP_OK)
         return status;
-    if (trace->holds != 0)
-        status = PP_E_BUSY;
-    else
-        trace->live = false;
     pool_unlock(pool);
-    if (status != PP_OK)
-        return status;
-
-    struct region *region = trace->span.region;
-    struct link *link = link_of(pool);
-    span_set_owner(&trace->span, NULL);
-    status = pool_free(pool, trace->span.exec);
-    if (status != PP_OK) { /* the code could not be cleared: it stays */
+    status = trace_end(pool, trace);
+    if (status != PP_OK) {
         pool_lock(pool);
         trace->live = true;
-        span_set_owner(&trace->span, &trace->owner);
+        atomic_fetch_add_explicit(&link_of(pool)->traces, 1, memory_order_relaxed);
         pool_unlock(pool);
-        return status;
     }
-    if (trace->user != NULL)
-        island_drop(region, link, trace->user);
-    count(link, &trace->bytes, false);
-    trace_discard(link, pool, trace);
-    return PP_OK;
+    return status;
 }
 
 pp_status trace_hold(pp_pool *pool, uintptr_t code, pp_trace **handle)
@@ -497,6 +521,8 @@ const void *pp_trace_entry(const pp_trace *handle)
     if (!find_published(handle, &place))
         return NULL;
     const struct trace *trace = trace_of(&place);
+    if (trace_is_retired(trace))
+        return NULL;
     uintptr_t entry = atomic_load_explicit(&trace->entry, memory_order_relaxed);
     return code_place_holds(&place) ? (const void *) entry : NULL;
 }
@@ -549,7 +575,7 @@ void trace_close_all(struct link *link, pp_pool *pool)
         struct trace_block *block = link->blocks;
         for (size_t i = 0; i < RECORDS; i++) {
             struct trace *trace = &block->traces[i];
-            if (trace->live && trace->user != NULL)
+            if (trace->user != NULL)
                 island_drop(trace->span.region, link, trace->user);
             free_name(pool, trace);
         }
@@ -584,7 +610,7 @@ pp_status trace_verify_all(struct link *link, pp_pool *pool, pp_error *error)
     for (struct trace_block *block = link->blocks; block != NULL; block = block->next) {
         for (size_t i = 0; i < RECORDS && status == PP_OK; i++) {
             const struct trace *trace = &block->traces[i];
-            if (!trace->live)
+            if (!trace->live && !trace_is_retired(trace))
                 continue;
             status = verify_trace(trace, error);
             /* Neighbours mostly share a region; checking one twice does no harm. */

@@ -11,6 +11,7 @@
 #define LINK_TRACE_H
 
 #include "memory/pool.h"
+#include "memory/retired.h"
 
 #include <patchpoint/trace.h>
 
@@ -30,7 +31,8 @@ struct trace {
 
     /* Under pool_lock. */
     struct trace *next_free;
-    bool live;                 /* published, and nobody has begun to release it */
+    struct retired retired;    /* its ticket, which is not 0: no longer live, still there */
+    bool live;                 /* published, and nobody has begun to release or retire it */
     uint32_t holds;            /* entries that point into it */
 
     /* Read without a lock. */
@@ -45,6 +47,11 @@ static inline struct trace *trace_of(const struct code_place *place)
 {
     return place->owner != NULL && place->owner->kind == OWNER_TRACE
                ? (struct trace *) (uintptr_t) place->owner : NULL;
+}
+
+static inline bool trace_is_retired(const struct trace *trace)
+{
+    return atomic_load_explicit(&trace->retired.ticket, memory_order_relaxed) != 0;
 }
 
 /* The handle of the trace at a place. */
@@ -68,6 +75,18 @@ size_t code_bytes_at(const struct code_place *place);
  */
 pp_status trace_hold(pp_pool *pool, uintptr_t code, pp_trace **trace) PP_MUST_CHECK;
 void trace_release(pp_pool *pool, pp_trace *trace);
+
+/*
+ * The trace of a handle is live no more, and its owner's: pp_trace_free's errors.
+ * pool_lock is held if it returns PP_OK, and only then.
+ */
+pp_status trace_withdraw(pp_pool *pool, const pp_trace *handle, struct trace **trace) PP_MUST_CHECK;
+
+/*
+ * Free the code, record and references of a trace that was withdrawn, and is in no
+ * list.  PP_E_SYSTEM, PP_E_NOMEM: the code could not be cleared, all is as before.
+ */
+pp_status trace_end(pp_pool *pool, struct trace *trace) PP_MUST_CHECK;
 
 /* ---- for this room -------------------------------------------------------- */
 

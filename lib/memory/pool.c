@@ -280,10 +280,10 @@ pp_status pool_alloc_for(pp_pool *pool, const struct owner *owner, const struct 
 }
 
 static pp_status free_in(struct region *region, uintptr_t exec, uint32_t generation,
-                         pp_error *error)
+                         const struct owner *owner, pp_error *error)
 {
     size_t bytes;
-    pp_status status = region_free(region, exec, generation, &bytes, error);
+    pp_status status = region_free(region, exec, generation, owner, &bytes, error);
     if (status == PP_OK)
         count_down(region->pool, bytes);
     return status;
@@ -294,12 +294,12 @@ pp_status pool_free(pp_pool *pool, uintptr_t exec)
     struct region *region = region_at(exec);
     if (region == NULL || region->pool != pool)
         return PP_E_FAULT;
-    return free_in(region, exec, 0, NULL);
+    return free_in(region, exec, 0, NULL, NULL);
 }
 
 pp_status pool_free_at(const struct code_place *place, pp_error *error)
 {
-    return free_in(place->region, place->start, place->generation, error);
+    return free_in(place->region, place->start, place->generation, place->owner, error);
 }
 
 void pool_unalloc(const struct span *span)

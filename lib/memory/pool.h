@@ -96,7 +96,7 @@ struct pool_room {
     pp_status (*verify)(pp_pool *pool, pp_error *error);
 };
 
-enum pool_room_id { ROOM_LINK, ROOM_OSR, ROOM_WALK, ROOM_COUNT };
+enum pool_room_id { ROOM_LINK, ROOM_PATCH, ROOM_OSR, ROOM_WALK, ROOM_COUNT };
 
 /*
  * The table of rooms, in lib/pool.c, the one place that knows them all:

@@ -58,7 +58,7 @@ pp_status probe_region(struct region *region, pp_error *error)
         status = write_and_run(region, exec, value, error);
     if (status != PP_OK)
         return status;
-    status = region_free(region, exec, generation, &bytes, error);
+    status = region_free(region, exec, generation, NULL, &bytes, error);
     region_trim(region);
     /* What ran was run by this thread alone, and it has waited for its own caches. */
     atomic_store_explicit(&region->published, region->code_lo, memory_order_relaxed);

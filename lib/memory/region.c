@@ -127,8 +127,8 @@ static bool is_generation(const struct span_info *info, uint32_t generation)
     return generation == 0 || info->generation == generation;
 }
 
-pp_status region_free(struct region *region, uintptr_t exec, uint32_t generation, size_t *bytes,
-                      pp_error *error)
+pp_status region_free(struct region *region, uintptr_t exec, uint32_t generation,
+                      const void *owner, size_t *bytes, pp_error *error)
 {
     struct span_info info;
     size_t offset = exec - region->code_lo;
@@ -138,7 +138,7 @@ pp_status region_free(struct region *region, uintptr_t exec, uint32_t generation
         error_set(error, status, "no live span holds this address");
     else if (info.start != offset)
         error_set(error, status, "the address is %zu bytes into a span", offset - info.start);
-    else if (!is_generation(&info, generation))
+    else if (!is_generation(&info, generation) || (owner != NULL && info.owner != owner))
         error_set(error, status, "another span is there by now");
     else
         status = release_locked(region, &info, error);

@@ -91,11 +91,11 @@ pp_status region_alloc(struct region *region, size_t size, size_t align, const v
                        uintptr_t *exec, uint32_t *generation, pp_error *error);
 
 /*
- * PP_E_STALE: no live span starts there, or one of another generation; 0 stands for
- * any.  *bytes receives what was given back.
+ * PP_E_STALE: no live span starts there, or one of another generation or owner; 0 and
+ * NULL stand for any.  *bytes receives what was given back.
  */
-pp_status region_free(struct region *region, uintptr_t exec, uint32_t generation, size_t *bytes,
-                      pp_error *error);
+pp_status region_free(struct region *region, uintptr_t exec, uint32_t generation,
+                      const void *owner, size_t *bytes, pp_error *error);
 pp_status region_shrink(struct region *region, uintptr_t exec, uint32_t generation, size_t size,
                         size_t *bytes);
 

@@ -13,6 +13,7 @@
 #include "memory/limit.h"
 #include "memory/meta.h"
 #include "memory/pool.h"
+#include "memory/retired.h"
 
 struct pp_pool {
     struct meta meta;
@@ -30,6 +31,7 @@ struct pp_pool {
     _Atomic(struct region *) regions; /* newest first; changed under `opening` */
     struct region *spare;             /* without a rule yet; guarded by `opening` */
     atomic_size_t used;               /* bytes of live spans */
+    struct retirement retirement;
     atomic_size_t barriers;           /* number of barriers on all cores */
     _Atomic(void *) rooms[ROOM_COUNT];
     struct fallbacks fallbacks;

@@ -1,0 +1,25 @@
+/* SPDX-License-Identifier: MIT */
+/* What is retired in a pool: lists in the order of tickets, and records for spans. */
+#ifndef PATCH_RETIRE_H
+#define PATCH_RETIRE_H
+
+#include "memory/pool.h"
+#include "memory/retired.h"
+
+/* A span of the host that was retired, as its owner from then on. */
+struct retired_span {
+    _Alignas(16) struct owner owner; /* OWNER_SPAN_RETIRED, constant */
+    struct retired retired;
+    struct span span;
+};
+
+/* What retires is at `place`, or NULL. */
+struct retired *retired_of(const struct owner *owner);
+
+/* The span of what was retired. */
+const struct span *retired_place(const struct retired *retired);
+
+/* For the table of rooms. */
+extern const struct pool_room patch_room;
+
+#endif
