@@ -79,7 +79,9 @@ PP_API pp_status pp_span_alloc(pp_pool *pool, const pp_span_desc *desc, pp_span 
  * order; one barrier on all cores serves the whole batch, and only where one of the
  * addresses was executable before.  `count` may be 0.  PP_E_ARG for a span that
  * is not being written, or that is twice in the batch; PP_E_SYSTEM and PP_E_NOMEM
- * if the kernel refuses a protection: then all of them can still be written.
+ * if the kernel refuses a protection: then all of them can still be written.  With
+ * PP_WX_FLIP the kernel may also refuse to make those writable again that were
+ * executable already: their place has no `write` then, until pp_span_write gives it.
  */
 PP_API pp_status pp_span_publish(pp_pool *pool, pp_span *const *spans, size_t count,
                                  pp_error *error) PP_MUST_CHECK;

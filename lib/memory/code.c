@@ -135,11 +135,17 @@ pp_status pp_span_alloc(pp_pool *pool, const pp_span_desc *from, pp_span **resul
 
 enum { BATCH_INLINE = 64 };
 
-/* Those that were claimed for a batch are open again. */
+/*
+ * Those that were claimed for a batch are open again.  One that the kernel made
+ * executable, and then refused to make writable, must not be taken for open: whoever
+ * wrote would get a signal.
+ */
 static void unclaim(const struct span *batch, size_t count)
 {
     for (size_t i = 0; i < count; i++)
-        (void) span_pass(&batch[i], &span_claimed.owner, &span_open.owner);
+        (void) span_pass(&batch[i], &span_claimed.owner,
+                         region_is_writable(&batch[i]) ? &span_open.owner
+                                                       : &span_published.owner);
 }
 
 /* Check all of them, and claim them for this batch. */

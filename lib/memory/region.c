@@ -185,11 +185,13 @@ pp_status region_shrink(struct region *region, uintptr_t exec, uint32_t generati
         is_generation(&info, generation)) {
         size_t keep = (size + unit - 1) & -unit;
         status = size == 0 || size > info.size ? PP_E_ARG : PP_OK;
+        /* The tail must not become traps and then stay the span's. */
+        if (status == PP_OK && !span_space_shrink_prepare(&region->spans, offset, size))
+            status = PP_E_NOMEM;
         if (status == PP_OK)
             status = region_zap(region, exec + keep, info.extent - keep, NULL);
-        if (status == PP_OK && !span_space_shrink(&region->spans, offset, size))
-            status = PP_E_NOMEM;
         if (status == PP_OK) {
+            (void) span_space_shrink(&region->spans, offset, size);
             update_room_locked(region);
             *bytes = info.extent - keep;
         }

@@ -142,6 +142,9 @@ const char *region_verify(struct region *region);
 pp_status region_write_begin(struct region *region, uintptr_t exec, size_t size, uint8_t **write,
                              pp_error *error);
 
+/* The span can be written as it is: it was begun, and has not ended. */
+bool region_is_writable(const struct span *span);
+
 /*
  * End a write: permissions restored, both caches right.  After it a thread that
  * learns the address by a data load with acquire order runs the new code.

@@ -447,6 +447,13 @@ bool span_space_free(struct span_space *space, size_t offset)
     return true;
 }
 
+bool span_space_shrink_prepare(struct span_space *space, size_t offset, size_t size)
+{
+    uint32_t start = (uint32_t) (offset >> space->shift);
+    uint32_t cut = start + (uint32_t) ((size + ((size_t) 1 << space->shift) - 1) >> space->shift);
+    return cut >= next_start(space, start + 1) || prepare(space, 1, cut, cut);
+}
+
 bool span_space_shrink(struct span_space *space, size_t offset, size_t size)
 {
     uint32_t index = live_find(space, offset);

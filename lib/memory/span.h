@@ -101,8 +101,14 @@ void span_space_reclaim(struct span_space *space, size_t offset);
 size_t span_space_extent(const struct span_space *space, size_t offset);
 
 /*
- * Cut the span at `offset` to `size` bytes, at least 1 and at most what it was.
- * False, and nothing changed: no such span, a wrong size, or no memory.
+ * Memory to cut the span at `offset`, which is live, to `size` bytes, at least 1 and at
+ * most what it was.  False: there is none.
+ */
+bool span_space_shrink_prepare(struct span_space *space, size_t offset, size_t size);
+
+/*
+ * Cut it.  False, and nothing changed: no such span, a wrong size, or no memory, which
+ * there is if it was prepared and nothing else has changed.
  */
 bool span_space_shrink(struct span_space *space, size_t offset, size_t size);
 

@@ -106,6 +106,13 @@ static void take_back(const struct span *spans, size_t end)
     }
 }
 
+bool region_is_writable(const struct span *span)
+{
+    size_t bytes;
+    uintptr_t lo = page_range(span->exec, span->size, &bytes);
+    return span->region->wx != PP_WX_FLIP || is_writable(span->region, lo, bytes);
+}
+
 /* ---- writing ---------------------------------------------------------- */
 
 pp_status region_write_begin(struct region *region, uintptr_t exec, size_t size, uint8_t **write,
