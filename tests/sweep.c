@@ -230,12 +230,14 @@ static pp_status repeat(struct world *world, const pp_fault *fault, const pp_poo
     struct census last = take_census(world->pool);
     for (unsigned i = 0; i < REFUSALS;) {
         size_t made = world->made;
-        if (world->pool != NULL)
+        if (world->pool != NULL && !world->operation->gradual)
             assert_kept(before, &last.stats);
         if (run(world, fault, hits) == PP_OK)
             return PP_OK;
         i += made == world->made; /* else it came a step farther, which is no leak */
         struct census now = take_census(world->pool);
+        if (world->operation->gradual && made == world->made)
+            assert_kept(&last.stats, &now.stats);
         if (!has_grown(&last, &now))
             return run(world, NULL, hits);
         last = now;

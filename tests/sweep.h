@@ -55,12 +55,15 @@ struct operation {
     void (*finish)(struct world *);     /* before the pool is destroyed: or NULL */
     bool no_pool;                       /* it creates the pool, or destroys it */
     bool silent;                        /* it has no pp_error */
+    bool gradual;                       /* what it did before it failed stays; counted in made */
+    bool modeless;                      /* no code is written: one mode is enough */
     bool far;                           /* all symbols are far */
     bool changes_errno;                 /* what it does beside the library */
 };
 
 /* The operations of each room, ended by one without a name. */
-extern const struct operation sweep_pool_operations[], sweep_link_operations[];
+extern const struct operation sweep_pool_operations[], sweep_link_operations[],
+                              sweep_span_operations[];
 
 /*
  * All faults for one operation in one mode; ends the test if something is wrong.  `where`,

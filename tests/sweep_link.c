@@ -287,9 +287,9 @@ static void check_define(struct world *world)
 
 const struct operation sweep_link_operations[] = {
     { "symbol: define", CALL(METADATA), 0, 0, nothing, run_define, check_define, NULL, NULL,
-      .silent = true },
+      .silent = true, .modeless = true },
     { "symbol: define unnamed", CALL(METADATA), 0, 0, nothing, run_define_unnamed, nothing, NULL,
-      NULL, .silent = true },
+      NULL, .silent = true, .modeless = true },
     { "trace: link near", CALL(METADATA), 0, CALL(MPROTECT), prepare_shared, run_link,
       check_link, NULL, NULL },
     { "trace: link shared", CALL(METADATA), CALL(FALLOCATE), CALL(MPROTECT), prepare_shared,
