@@ -38,44 +38,6 @@ void pp_pool_destroy(pp_pool *pool)
         pool_destroy(pool);
 }
 
-static void add_region(struct region *region, pp_pool_stats *stats)
-{
-    stats->regions++;
-    stats->near_regions += region->near;
-    stats->reserved += region->limit - region->base;
-    stats->resident += region_resident(region);
-    pthread_mutex_lock(&region->lock);
-    stats->requested += region->spans.requested;
-    stats->used += region->spans.used;
-    stats->spans += region->spans.spans;
-    size_t largest = region->inherited ? 0 : span_space_largest(&region->spans);
-    pthread_mutex_unlock(&region->lock);
-    if (largest > stats->largest_hole)
-        stats->largest_hole = largest;
-}
-
-pp_status pp_pool_get_stats(pp_pool *pool, pp_pool_stats *stats)
-{
-    if (pool == NULL || stats == NULL || stats->size < offsetof(pp_pool_stats, committed))
-        return PP_E_ARG;
-    pp_pool_stats sum = { .wx = pool->wx, .allocator = pool->meta.name };
-    snprintf(sum.wx_reason, sizeof sum.wx_reason, "%s", pool->wx_reason);
-    pthread_mutex_lock(&pool->opening);
-    for (struct region *region = atomic_load(&pool->regions); region != NULL; region = region->next)
-        add_region(region, &sum);
-    if (pool->spare != NULL)
-        add_region(pool->spare, &sum);
-    pthread_mutex_unlock(&pool->opening);
-    for (unsigned i = 0; i < ROOM_COUNT; i++) {
-        if (pool_rooms[i] != NULL && pool_rooms[i]->add_stats != NULL)
-            pool_rooms[i]->add_stats(pool, &sum);
-    }
-    sum.metadata = atomic_load_explicit(&pool->meta.bytes, memory_order_relaxed);
-    fallbacks_add_stats(&pool->fallbacks, &sum);
-    sized_write(stats, &sum, sizeof sum);
-    return PP_OK;
-}
-
 pp_status pp_pool_verify(pp_pool *pool, pp_error *error)
 {
     if (pool == NULL)

@@ -47,6 +47,7 @@ check_PROGRAMS += \
 	check_retire \
 	check_site \
 	check_span \
+	check_stats \
 	check_status \
 	check_stubs \
 	check_sweep \
@@ -89,6 +90,7 @@ check_site_SOURCES = tests/check_site.c tests/sanitized.h
 check_site_CPPFLAGS = $(AM_CPPFLAGS) -I$(top_srcdir)
 check_site_LDADD = libstress.la $(LDADD)
 check_span_SOURCES = tests/check_span.c
+check_stats_SOURCES = tests/check_stats.c tests/sanitized.h tests/spans.h
 check_status_SOURCES = tests/check_status.c
 check_stubs_SOURCES = tests/check_stubs.c tests/probe.h
 if ARCH_X86_64

@@ -148,7 +148,11 @@ typedef struct pp_pool_stats {
 } pp_pool_stats;
 
 /*
- * As much of the struct is filled in as `size` says.
+ * As much of the struct is filled in as `size` says.  It may be called in a loop: no
+ * walk over spans, but the locks of one region after the other and two or three
+ * system calls for each (`resident`), some microseconds; in FLIP and RWX mode the
+ * kernel walks the region's pages.  It waits while another thread opens a region.
+ * Each region's part is consistent, the sum is as of the time of the call.
  * Errors: PP_E_ARG (`size` is below that of the first version of the struct).
  */
 PP_API pp_status pp_pool_get_stats(pp_pool *pool, pp_pool_stats *stats) PP_MUST_CHECK;
@@ -160,9 +164,48 @@ PP_API pp_status pp_pool_get_stats(pp_pool *pool, pp_pool_stats *stats) PP_MUST_
 PP_API pp_status pp_pool_get_fallback(pp_pool *pool, int fallback, char *reason,
                                       size_t capacity) PP_MUST_CHECK;
 
+/* A region: addresses, and what is in it in bytes unless said otherwise. */
+typedef struct pp_region_info {
+    size_t size;                      /* set by the caller */
+    uintptr_t base, limit;            /* all of it */
+    uintptr_t code_lo, code_hi;       /* executable, the island included */
+    uintptr_t island_lo, island_hi;
+    uintptr_t literal_lo, literal_hi; /* data */
+    pp_wx wx;
+    int near;                         /* every anchor is in branch range of all of it */
+    uint64_t reach;                   /* from its farthest byte to the farthest anchor */
+    int inherited;                    /* from before a fork: runs, is never written again */
+    size_t spans;                     /* number of live ones */
+    size_t requested, used, committed, idle, resident, largest_hole; /* as in pp_pool_stats */
+    char rule[160];                   /* its frame rule in words; "" while it has none */
+} pp_region_info;
+
 /*
- * Check every invariant of the pool's bookkeeping.  PP_OK, or PP_E_FAULT with
- * the first broken one in `error` (NULL is allowed).  Takes the pool's locks.
+ * The regions of a pool by index, from 0: the order in which they were opened, and
+ * last one that waits for its frame rule, if there is one.  An index keeps its region,
+ * except the last.  Cost and locks as for pp_pool_get_stats.
+ * Errors: PP_E_ARG, PP_E_RANGE (past the last).
+ */
+PP_API pp_status pp_pool_get_region(pp_pool *pool, unsigned index,
+                                    pp_region_info *info) PP_MUST_CHECK;
+
+/* Take a piece of text, which has no final zero; 0: go on, else: stop. */
+typedef int pp_write_fn(void *host, const char *text, size_t size);
+
+/*
+ * Tell about the pool in JSON (RFC 8259): one object with the statistics, size
+ * classes, fallbacks and their reasons, and regions.  Addresses are strings, as
+ * "0x7f0000000000".  `write` is called without locks, several times; it may call
+ * functions of the library.  What is read at different times need not agree.
+ * Errors: PP_E_ARG, PP_E_FAULT (`write` stopped it).
+ */
+PP_API pp_status pp_pool_dump(pp_pool *pool, pp_write_fn *write, void *host) PP_MUST_CHECK;
+
+/*
+ * Check every invariant of the pool: its bookkeeping, in memory and against the
+ * process's list of mappings, if that can be read.  PP_OK, or PP_E_FAULT with the
+ * first broken one in `error` (NULL is allowed).  Takes the pool's locks one after
+ * the other, and time: it walks all spans and compares freed code with traps.
  */
 PP_API pp_status pp_pool_verify(pp_pool *pool, pp_error *error) PP_MUST_CHECK;
 

@@ -7,6 +7,7 @@
 #include "error.h"
 #include "isa/isa.h"
 
+#include <stdio.h>
 #include <string.h>
 
 #define RECORD_BYTES 16 /* caller's FP and return address, at FP */
@@ -75,4 +76,25 @@ bool frame_rule_equal(const struct frame_rule *a, const struct frame_rule *b)
 {
     return a->kind == b->kind && a->cfa_offset == b->cfa_offset &&
            area_equal(&a->saves, &b->saves) && area_equal(&a->own, &b->own);
+}
+
+static void tell_area(const pp_save_area *area, const char *name, char *text, size_t capacity)
+{
+    size_t length = strlen(text);
+    if (area->slots != 0)
+        snprintf(text + length, capacity - length, " %s 0x%llx/0x%llx at %d", name,
+                 (unsigned long long) area->slots, (unsigned long long) area->saved,
+                 (int) area->offset);
+}
+
+void frame_rule_tell(const struct frame_rule *rule, char *text, size_t capacity)
+{
+    static const char *const kinds[] = { [PP_FRAME_NONE] = "none", [PP_FRAME_LEAF] = "leaf",
+                                         [PP_FRAME_RECORD] = "record", [PP_FRAME_OSR] = "osr" };
+    if (rule->cfa_offset == 0)
+        snprintf(text, capacity, "%s", kinds[rule->kind]);
+    else
+        snprintf(text, capacity, "%s cfa %u", kinds[rule->kind], (unsigned) rule->cfa_offset);
+    tell_area(&rule->saves, "saves", text, capacity);
+    tell_area(&rule->own, "own", text, capacity);
 }

@@ -16,6 +16,9 @@ struct frame_rule {
 /* Validate and normalize; NULL gives PP_FRAME_NONE.  PP_E_ARG with a reason. */
 pp_status frame_rule_from(const pp_frame_rule *from, struct frame_rule *rule, pp_error *error);
 
+/* In words, as "record cfa 16 saves 0x8/0x8 at -8", for people. */
+void frame_rule_tell(const struct frame_rule *rule, char *text, size_t capacity);
+
 bool frame_rule_equal(const struct frame_rule *a, const struct frame_rule *b);
 
 #endif

@@ -605,6 +605,8 @@ size_t span_space_largest(const struct span_space *space)
         return 0;
     unsigned bin = bin_last(space);
     uint32_t longest = 0;
+    if (bin < SPAN_EXACT_BINS)
+        return (size_t) bin << space->shift;
     for (uint32_t index = space->bins[bin]; index != 0;
          index = links_next(body_of(space, index))) {
         uint32_t start = start_of(space, place_of(space, index));
