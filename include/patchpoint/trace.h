@@ -46,7 +46,42 @@ typedef uint32_t pp_symbol;
  */
 PP_API pp_symbol pp_symbol_define(pp_pool *pool, const char *name, const void *address);
 
-/* The address of a symbol, or NULL. */
+enum pp_symbol_flags {
+    PP_SYMBOL_RETARGETABLE = 1u << 0 /* pp_symbol_retarget may move it */
+};
+
+/*
+ * Define a symbol with flags; pp_symbol_define is the same without any.  A name
+ * that was given with other flags is an error, as one with another address is.
+ * The address of a retargetable symbol may be the one that it was declared with,
+ * or its present one; it is an address of an instruction, aligned as such.
+ * Without a name it is one symbol for each address that it may be declared with,
+ * and another one than pp_symbol_define gives.
+ *
+ * Traces refer to a retargetable symbol through a literal of their region, which
+ * lies in no page of code, also when it is near, and when the trampoline is the
+ * trace's own.  A relocation that would make its address a part of the trace (of
+ * data, or of an instruction without a GOT slot or trampoline) is PP_E_ARG.
+ */
+PP_API pp_symbol pp_symbol_declare(pp_pool *pool, const char *name, const void *address,
+                                   uint32_t flags);
+
+/*
+ * Move a retargetable symbol, near or far: one aligned 8-byte store for each region
+ * with traces that refer to it.  All of them follow, and those that are linked later.
+ * Legal while threads run them: a call that is on its way goes to the old target or
+ * to the new one.  The old target has to stay until no thread can be on its way to
+ * it or in it, which is for the host to know.  The library holds neither.
+ *
+ * Takes one lock; may be called from any thread, but not from a signal handler.
+ * After a fork, each process moves the symbol for itself alone, inherited traces
+ * included.  PP_E_ARG: no symbol of the pool, a null or misaligned address.
+ * PP_E_UNSUPPORTED: the symbol is not retargetable.
+ */
+PP_API pp_status pp_symbol_retarget(pp_pool *pool, pp_symbol symbol, const void *address,
+                                    pp_error *error) PP_MUST_CHECK;
+
+/* The present address of a symbol, or NULL. */
 PP_API const void *pp_symbol_address(pp_pool *pool, pp_symbol symbol);
 
 /* ---- linking ---------------------------------------------------------- */

@@ -6,11 +6,15 @@
 
 #include "error.h"
 #include "isa/isa.h"
+#include "link/retarget.h"
 
 #include <string.h>
 #include <unistd.h>
 
-enum { FIRST_ROOM = 32 };
+enum {
+    FIRST_ROOM = 32,
+    CACHE_LINE = 128 /* or two, which some cores fetch together */
+};
 
 /* ---- opening ---------------------------------------------------------- */
 
@@ -218,8 +222,31 @@ static pp_status grow_locked(struct region *region)
     return PP_OK;
 }
 
-static pp_status find_or_make_locked(struct region *region, const struct island_need *need,
-                                     uint32_t *slot)
+/* The literal of a slot for its new symbol, whose address it holds from here on. */
+static pp_status bind_locked(struct region *region, struct link *link, uint32_t slot,
+                             const struct island_need *need)
+{
+    const struct symbol *symbol = symbol_find(&link->symbols, need->symbol);
+
+    if (symbol->retarget != NULL)
+        return retarget_enter(link, region->pool, symbol, island_literal(region, slot));
+    set_literal(region, slot, need->address);
+    return PP_OK;
+}
+
+/* A slot without a user, its literal 0. */
+static void unbind_locked(struct region *region, struct link *link, uint32_t slot)
+{
+    const struct symbol *symbol =
+        symbol_find(&link->symbols, island_of(region)->slots[slot].symbol);
+
+    if (symbol->retarget != NULL)
+        retarget_leave(link, region->pool, symbol, island_literal(region, slot));
+    set_literal(region, slot, 0);
+}
+
+static pp_status find_or_make_locked(struct region *region, struct link *link,
+                                     const struct island_need *need, uint32_t *slot)
 {
     struct island *island = island_of(region);
     uint32_t found = island->room != 0 ? *find_locked(island, need->symbol) : 0;
@@ -228,19 +255,21 @@ static pp_status find_or_make_locked(struct region *region, const struct island_
         *slot = found - 1;
         return PP_OK;
     }
-    if (island->free_slots != 0) {
-        *slot = island->free_slots - 1;
+    bool again = island->free_slots != 0;
+    if (!again && island->used == island->capacity)
+        return PP_E_RANGE;
+    if (!again && island->used == island->room && grow_locked(region) != PP_OK)
+        return PP_E_NOMEM;
+    *slot = again ? island->free_slots - 1 : island->used;
+    pp_status status = bind_locked(region, link, *slot, need);
+    if (status != PP_OK)
+        return status;
+    if (again)
         island->free_slots = island->slots[*slot].next;
-    } else {
-        if (island->used == island->capacity)
-            return PP_E_RANGE;
-        if (island->used == island->room && grow_locked(region) != PP_OK)
-            return PP_E_NOMEM;
-        *slot = island->used++;
-    }
+    else
+        island->used++;
     enter_locked(island, *slot, need->symbol);
     island->live++;
-    set_literal(region, *slot, need->address);
     return PP_OK;
 }
 
@@ -295,12 +324,12 @@ static void release_locked(struct region *region, struct link *link, uint32_t sl
     }
     if (!is_free)
         return;
+    unbind_locked(region, link, slot);
     uint32_t *chain = find_locked(island, entry->symbol);
     *chain = entry->next;
     *entry = (struct island_slot) { .next = island->free_slots };
     island->free_slots = slot + 1;
     island->live--;
-    set_literal(region, slot, 0);
 }
 
 static void drop_locked(struct region *region, struct link *link, struct island_user *user)
@@ -331,7 +360,7 @@ static pp_status take_locked(struct region *region, struct link *link, struct is
     island->users = user;
     *added = 0;
     for (uint32_t i = 0; i < count; i++) {
-        pp_status status = find_or_make_locked(region, &needs[i], &needs[i].slot);
+        pp_status status = find_or_make_locked(region, link, &needs[i], &needs[i].slot);
         if (status != PP_OK) {
             drop_locked(region, link, user);
             return status;
@@ -405,7 +434,7 @@ static pp_status broken(pp_error *error, uint32_t slot, const char *what)
 }
 
 /* `refs` counts, per slot, what the traces hold: trampolines at 2 i, literals at 2 i + 1. */
-static pp_status verify_slot_locked(const struct region *region, const struct link *link,
+static pp_status verify_slot_locked(const struct region *region, struct link *link,
                                     const uint32_t *refs, uint32_t slot, pp_error *error)
 {
     const struct island *island = island_of(region);
@@ -422,18 +451,25 @@ static pp_status verify_slot_locked(const struct region *region, const struct li
     if (*find_locked(island, entry->symbol) != slot + 1)
         return broken(error, slot, "not found by its symbol");
     const struct symbol *symbol = symbol_find(&link->symbols, entry->symbol);
-    if (symbol == NULL || symbol->address != literal)
+    if (symbol == NULL ||
+        (symbol->retarget != NULL
+             ? !retarget_verify(link, symbol, island_literal(region, slot))
+             : literal != symbol_address(symbol)))
         return broken(error, slot, "the literal is not the symbol's address");
     if (entry->trampoline_refs == 0 && entry->literal_refs == 0)
         return broken(error, slot, "in use, but without references");
     return PP_OK;
 }
 
-static pp_status verify_locked(struct region *region, const struct link *link, uint32_t *refs,
+static pp_status verify_locked(struct region *region, struct link *link, uint32_t *refs,
                                pp_error *error)
 {
     struct island *island = island_of(region);
     uint32_t live = 0, chained = 0;
+
+    if (region->literal_lo < region->code_hi + CACHE_LINE &&
+        region->code_lo < region->literal_hi + CACHE_LINE)
+        return error_set(error, PP_E_FAULT, "literals share cache lines with code");
 
     for (const struct island_user *user = island->users; user != NULL; user = user->next) {
         if (*user->previous != user)
@@ -461,7 +497,7 @@ static pp_status verify_locked(struct region *region, const struct link *link, u
     return PP_OK;
 }
 
-pp_status island_verify(struct region *region, const struct link *link, pp_error *error)
+pp_status island_verify(struct region *region, struct link *link, pp_error *error)
 {
     struct island *island = island_of(region);
     pp_status status = PP_OK;

@@ -7,8 +7,9 @@
  * in the region's literal area.  The code of a slot depends on i alone: a page
  * of the island is written as a whole when the first of its slots is needed,
  * and never again.  What changes is the literal: an aligned 8-byte store into
- * data, in another page than any code.  A symbol that is only loaded, not
- * called, uses the literal of its slot and leaves the trampoline alone.
+ * data, in another page than any code.  A symbol that is only loaded, or called
+ * through a trampoline of the trace's own, uses the literal of its slot and leaves
+ * the trampoline alone.
  */
 #ifndef LINK_ISLAND_H
 #define LINK_ISLAND_H
@@ -102,6 +103,6 @@ uintptr_t island_trampoline(const struct region *region, uint32_t slot);
 uintptr_t island_literal(const struct region *region, uint32_t slot);
 
 /* Check every invariant.  PP_E_FAULT.  Takes the region's lock. */
-pp_status island_verify(struct region *region, const struct link *link, pp_error *error);
+pp_status island_verify(struct region *region, struct link *link, pp_error *error);
 
 #endif

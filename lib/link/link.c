@@ -11,10 +11,13 @@ static struct link *link_open(pp_pool *pool)
 {
     struct link *link = pool_meta_alloc(pool, sizeof *link);
 
-    if (link != NULL && symbol_table_open(&link->symbols, pool) != PP_OK) {
+    if (link == NULL)
+        return NULL;
+    if (symbol_table_open(&link->symbols, pool) != PP_OK) {
         pool_meta_free(pool, link, sizeof *link);
         return NULL;
     }
+    pthread_mutex_init(&link->moving, NULL);
     return link;
 }
 
@@ -43,15 +46,35 @@ static void room_close(pp_pool *pool)
         return;
     trace_close_all(link, pool);
     symbol_table_close(&link->symbols, pool);
+    pthread_mutex_destroy(&link->moving);
     pool_meta_free(pool, link, sizeof *link);
+}
+
+static void room_lock(pp_pool *pool)
+{
+    struct link *link = pool_room_state(pool, ROOM_LINK);
+
+    if (link != NULL)
+        pthread_mutex_lock(&link->moving);
+}
+
+static void room_unlock(pp_pool *pool)
+{
+    struct link *link = pool_room_state(pool, ROOM_LINK);
+
+    if (link != NULL)
+        pthread_mutex_unlock(&link->moving);
 }
 
 static void room_add_stats(pp_pool *pool, pp_pool_stats *stats)
 {
-    const struct link *link = pool_room_state(pool, ROOM_LINK);
+    struct link *link = pool_room_state(pool, ROOM_LINK);
 
     if (link == NULL)
         return;
+    pthread_mutex_lock(&link->moving);
+    stats->retargets += link->retargets;
+    pthread_mutex_unlock(&link->moving);
     stats->traces += atomic_load_explicit(&link->traces, memory_order_relaxed);
     stats->trampolines += atomic_load_explicit(&link->trampolines, memory_order_relaxed);
     stats->trampoline_bytes += atomic_load_explicit(&link->trampoline_bytes, memory_order_relaxed);
@@ -68,6 +91,8 @@ static pp_status room_verify(pp_pool *pool, pp_error *error)
 
 const struct pool_room link_room = {
     .close = room_close,
+    .lock = room_lock,
+    .unlock = room_unlock,
     .region_open = island_open,
     .region_close = island_close,
     .add_stats = room_add_stats,

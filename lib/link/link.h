@@ -6,6 +6,7 @@
 #include "link/symbol.h"
 #include "memory/pool.h"
 
+#include <pthread.h>
 #include <stdatomic.h>
 
 struct trace;
@@ -15,6 +16,9 @@ struct link {
     struct symbol_table symbols;
     struct trace *free_traces;     /* records to use again; under pool_lock */
     struct trace_block *blocks;    /* all records; under pool_lock */
+    pthread_mutex_t moving;        /* guards addresses of symbols that move, and their literals;
+                                      taken after a region's lock */
+    size_t retargets;              /* calls that moved a symbol; under `moving` */
 
     /* Counts for pp_pool_stats: relaxed, changed only when the operation cannot fail any more. */
     _Atomic size_t traces;

@@ -49,9 +49,12 @@ static uint32_t *table_find(const struct plan *plan, pp_symbol symbol)
     return &plan->table[at];
 }
 
-static const struct plan_symbol *plan_find(const struct plan *plan, pp_symbol symbol)
+/* NULL: no branch or load refers to it. */
+static const struct plan_symbol *plan_seen(const struct plan *plan, pp_symbol symbol)
 {
-    return &plan->symbols[*table_find(plan, symbol) - 1];
+    uint32_t seen = *table_find(plan, symbol);
+
+    return seen != 0 ? &plan->symbols[seen - 1] : NULL;
 }
 
 static size_t table_bytes(const struct plan *plan)
@@ -92,7 +95,7 @@ static pp_status grow(struct plan *plan)
     return PP_OK;
 }
 
-static pp_status see(struct plan *plan, pp_symbol symbol, uintptr_t address,
+static pp_status see(struct plan *plan, pp_symbol symbol, const struct symbol *found,
                      struct plan_symbol **seen)
 {
     uint32_t *entry = table_find(plan, symbol);
@@ -104,7 +107,10 @@ static pp_status see(struct plan *plan, pp_symbol symbol, uintptr_t address,
                 return status;
             entry = table_find(plan, symbol);
         }
-        plan->symbols[plan->count] = (struct plan_symbol) { .symbol = symbol, .address = address };
+        plan->symbols[plan->count] = (struct plan_symbol) {
+            .symbol = symbol, .address = found != NULL ? symbol_address(found) : 0,
+            .moves = found != NULL && found->retarget != NULL
+        };
         *entry = ++plan->count;
     }
     *seen = &plan->symbols[*entry - 1];
@@ -147,11 +153,11 @@ static pp_status validate_place(const struct plan *plan, size_t index,
 }
 
 static pp_status validate_symbol(const struct plan *plan, size_t index,
-                                 const struct reloc_info *info, uintptr_t *address)
+                                 const struct reloc_info *info, const struct symbol **found)
 {
     const pp_reloc *reloc = &plan->desc->relocs[index];
 
-    *address = 0;
+    *found = NULL;
     if (reloc->symbol == PP_SYMBOL_NONE)
         return info->kind == RELOC_VALUE ? PP_OK
                                          : refuse(plan, index, PP_E_ARG, "needs a symbol");
@@ -163,11 +169,18 @@ static pp_status validate_symbol(const struct plan *plan, size_t index,
     const struct symbol *symbol = symbol_find(&plan->link->symbols, reloc->symbol);
     if (symbol == NULL)
         return refuse(plan, index, PP_E_ARG, "no such symbol in the pool");
-    if (symbol->address == 0)
+    if (symbol_address(symbol) == 0)
         return refuse(plan, index, PP_E_ARG, "the symbol has no address in this build");
-    if (info->kind == RELOC_BRANCH && symbol->address % isa->code_align != 0)
+    if (info->kind == RELOC_BRANCH && symbol_address(symbol) % isa->code_align != 0)
         return refuse(plan, index, PP_E_ARG, "misaligned branch target");
-    *address = symbol->address;
+    if (symbol->retarget != NULL && info->kind == RELOC_VALUE)
+        return refuse(plan, index, PP_E_ARG, "the symbol may be retargeted, its address cannot "
+                      "be part of a trace");
+    if (symbol->retarget != NULL && info->kind == RELOC_BRANCH &&
+        reloc->addend != isa->branch_addend)
+        return refuse(plan, index, PP_E_ARG, "the symbol may be retargeted, and a trampoline "
+                      "leads to no other byte of it");
+    *found = symbol;
     return PP_OK;
 }
 
@@ -176,20 +189,20 @@ static pp_status add_reloc(struct plan *plan, size_t index)
     const pp_reloc *reloc = &plan->desc->relocs[index];
     const struct reloc_info *info = isa->reloc_info(reloc->type);
     struct plan_symbol *seen;
-    uintptr_t address;
+    const struct symbol *found;
 
     if (info == NULL)
         return refuse(plan, index, PP_E_ARG, "unknown type");
     pp_status status = validate_place(plan, index, info);
     if (status == PP_OK)
-        status = validate_symbol(plan, index, info, &address);
+        status = validate_symbol(plan, index, info, &found);
     if (status != PP_OK || info->kind == RELOC_VALUE)
         return status;
     /* Own code is always in direct reach, or in none: it never has a trampoline. */
     if (info->kind == RELOC_BRANCH && (is_own(reloc->symbol) ||
                                        reloc->addend != isa->branch_addend))
         return PP_OK;
-    status = see(plan, reloc->symbol, address, &seen);
+    status = see(plan, reloc->symbol, found, &seen);
     if (status != PP_OK)
         return status;
     if (info->kind == RELOC_BRANCH)
@@ -201,7 +214,7 @@ static pp_status add_reloc(struct plan *plan, size_t index)
     return PP_OK;
 }
 
-pp_status plan_open(struct plan *plan, pp_pool *pool, const struct link *link,
+pp_status plan_open(struct plan *plan, pp_pool *pool, struct link *link,
                     const pp_trace_desc *desc, const uint8_t *code, size_t code_size,
                     bool in_place)
 {
@@ -243,11 +256,24 @@ static void decide(const struct plan *plan, struct plan_symbol *symbol, bool sha
     const struct island *island = island_of(plan->region);
     bool own_bytes = is_own(symbol->symbol);
 
-    symbol->trampoline = symbol->branch && !reach_holds(island->branch, symbol->address);
-    symbol->literal = symbol->load_fixed || (symbol->load && !own_bytes &&
-                                             !reach_holds(island->got, symbol->address));
+    symbol->trampoline = symbol->branch &&
+                         (symbol->moves || !reach_holds(island->branch, symbol->address));
+    symbol->literal = symbol->load_fixed ||
+                      (symbol->load && !own_bytes &&
+                       (symbol->moves || !reach_holds(island->got, symbol->address)));
     /* An island out of reach of some branch leaves its literals within that of every load. */
     symbol->shared = share && !own_bytes && (!symbol->trampoline || island->reachable);
+    symbol->shared_literal = symbol->shared || symbol->moves;
+}
+
+static bool is_used(const struct plan_symbol *symbol)
+{
+    return symbol->trampoline || symbol->literal;
+}
+
+static enum trampoline_shape own_shape(const struct plan *plan, const struct plan_symbol *symbol)
+{
+    return symbol->shared_literal ? plan->far_shape : plan->shape;
 }
 
 static size_t align_up(size_t value, size_t align)
@@ -264,6 +290,13 @@ static enum trampoline_shape choose_shape(const struct plan *plan, bool pads)
     return bytes < isa->literal_range ? TRAMPOLINE_NEAR : TRAMPOLINE_ISLAND;
 }
 
+/* From anywhere in the region's code. */
+static enum trampoline_shape choose_far_shape(const struct region *region)
+{
+    return region->literal_hi - region->code_lo < isa->literal_range ? TRAMPOLINE_NEAR
+                                                                      : TRAMPOLINE_ISLAND;
+}
+
 pp_status plan_place(struct plan *plan, const struct region *region)
 {
     bool pads = pool_landing_pads(plan->pool);
@@ -271,24 +304,28 @@ pp_status plan_place(struct plan *plan, const struct region *region)
 
     plan->region = region;
     plan->shape = choose_shape(plan, pads);
-    plan->shared_count = 0;
+    plan->far_shape = choose_far_shape(region);
+    plan->shared_count = plan->far_trampolines = 0;
     *bytes = (pp_trace_size) { .size = sizeof *bytes, .code = plan->code_size,
                                .data = plan->in_place ? 0 : plan->desc->data_size };
     for (uint32_t i = 0; i < plan->count; i++) {
         struct plan_symbol *symbol = &plan->symbols[i];
         decide(plan, symbol, !plan->own);
-        if (symbol->shared) {
-            plan->shared_count += symbol->trampoline || symbol->literal;
-        } else {
-            bytes->trampolines += symbol->trampoline;
-            bytes->literals += symbol->trampoline || symbol->literal;
+        if (!is_used(symbol))
+            continue;
+        plan->shared_count += symbol->shared_literal;
+        bytes->literals += !symbol->shared_literal;
+        if (symbol->trampoline && !symbol->shared) {
+            bytes->trampolines++;
+            bytes->trampoline_bytes += isa->trampoline_size(own_shape(plan, symbol), pads);
+            plan->far_trampolines += symbol->shared_literal;
         }
     }
-    bytes->trampoline_bytes = bytes->trampolines * isa->trampoline_size(plan->shape, pads);
     bytes->literal_bytes = bytes->literals * sizeof(uint64_t);
-    if (plan->in_place && bytes->literals != 0)
-        return error_set(plan->error, PP_E_RANGE, "the symbols need %u literals, for which a "
-                         "reservation has no room", bytes->literals);
+    if (plan->in_place && (bytes->literals != 0 || bytes->trampolines != 0))
+        return error_set(plan->error, PP_E_RANGE, "the symbols need %u trampolines and %u literals, "
+                         "for which a reservation has no room", bytes->trampolines,
+                         bytes->literals);
 
     size_t at = plan->code_size;
     if (bytes->trampolines != 0)
@@ -316,36 +353,39 @@ void plan_needs(const struct plan *plan, struct island_need *needs)
 
     for (uint32_t i = 0; i < plan->count; i++) {
         const struct plan_symbol *symbol = &plan->symbols[i];
-        if (!symbol->shared || (!symbol->trampoline && !symbol->literal))
+        if (!symbol->shared_literal || !is_used(symbol))
             continue;
+        bool shared = symbol->trampoline && symbol->shared;
+        bool own = symbol->trampoline && !symbol->shared;
         needs[count++] = (struct island_need) {
             .symbol = symbol->symbol, .address = symbol->address,
-            .uses = (symbol->trampoline ? ISLAND_TRAMPOLINE : 0u) |
-                    (symbol->literal ? ISLAND_LITERAL : 0u)
+            .uses = (shared ? ISLAND_TRAMPOLINE : 0u) |
+                    (symbol->literal || own ? ISLAND_LITERAL : 0u)
         };
     }
 }
 
 void plan_locate(struct plan *plan, uintptr_t exec, const struct island_need *needs)
 {
-    size_t trampoline_size = isa->trampoline_size(plan->shape, pool_landing_pads(plan->pool));
+    bool pads = pool_landing_pads(plan->pool);
     uintptr_t trampoline = exec + plan->trampolines_at, literal = exec + plan->literals_at;
 
     for (uint32_t i = 0; i < plan->count; i++) {
         struct plan_symbol *symbol = &plan->symbols[i];
-        if (!symbol->trampoline && !symbol->literal)
+        if (!is_used(symbol))
             continue;
-        if (symbol->shared) {
+        if (symbol->shared_literal) {
             symbol->trampoline_place = island_trampoline(plan->region, needs->slot);
             symbol->literal_place = island_literal(plan->region, needs->slot);
             needs++;
-            continue;
+        } else {
+            symbol->literal_place = literal;
+            literal += sizeof(uint64_t);
         }
-        symbol->literal_place = literal;
-        literal += sizeof(uint64_t);
-        symbol->trampoline_place = trampoline;
-        if (symbol->trampoline)
-            trampoline += trampoline_size;
+        if (symbol->trampoline && !symbol->shared) {
+            symbol->trampoline_place = trampoline;
+            trampoline += isa->trampoline_size(own_shape(plan, symbol), pads);
+        }
     }
 }
 
@@ -358,7 +398,7 @@ static uintptr_t symbol_value(const struct plan *plan, pp_symbol symbol, uintptr
         return exec;
     if (symbol == PP_SYMBOL_DATA)
         return exec + plan->data_at;
-    return symbol_find(&plan->link->symbols, symbol)->address;
+    return symbol_address(symbol_find(&plan->link->symbols, symbol));
 }
 
 pp_status plan_write_own(const struct plan *plan, uint8_t *write, uintptr_t exec)
@@ -367,12 +407,13 @@ pp_status plan_write_own(const struct plan *plan, uint8_t *write, uintptr_t exec
 
     for (uint32_t i = 0; i < plan->count; i++) {
         const struct plan_symbol *symbol = &plan->symbols[i];
-        if (symbol->shared || (!symbol->trampoline && !symbol->literal))
-            continue;
-        uint64_t value = symbol_value(plan, symbol->symbol, exec);
-        memcpy(write + (symbol->literal_place - exec), &value, sizeof value);
-        if (symbol->trampoline &&
-            isa->trampoline_encode(plan->shape, pads, write + (symbol->trampoline_place - exec),
+        if (is_used(symbol) && !symbol->shared_literal) {
+            uint64_t value = symbol_value(plan, symbol->symbol, exec);
+            memcpy(write + (symbol->literal_place - exec), &value, sizeof value);
+        }
+        if (symbol->trampoline && !symbol->shared &&
+            isa->trampoline_encode(own_shape(plan, symbol), pads,
+                                   write + (symbol->trampoline_place - exec),
                                    symbol->trampoline_place, symbol->literal_place) == 0)
             return error_set(plan->error, PP_E_RANGE,
                              "a trampoline of the trace does not reach its literal");
@@ -424,11 +465,13 @@ static pp_status relocate_branch(const struct plan *plan, size_t index, uint8_t 
 {
     const pp_reloc *reloc = &plan->desc->relocs[index];
 
-    if (!is_own(reloc->symbol) && !reach_holds(island_of(plan->region)->branch, value)) {
-        if (reloc->addend != isa->branch_addend)
+    if (!is_own(reloc->symbol)) {
+        const struct plan_symbol *symbol = plan_seen(plan, reloc->symbol);
+        if (symbol != NULL && symbol->trampoline && reloc->addend == isa->branch_addend)
+            value = symbol->trampoline_place;
+        else if (!reach_holds(island_of(plan->region)->branch, value))
             return refuse(plan, index, PP_E_RANGE,
                           "the symbol is far, and a trampoline leads to no other byte of it");
-        value = plan_find(plan, reloc->symbol)->trampoline_place;
     }
     return to_status(plan, index,
                      isa->reloc_apply(reloc->type, bytes, place, value, reloc->addend));
@@ -438,10 +481,11 @@ static pp_status relocate_load(const struct plan *plan, size_t index, uint8_t *b
                                uintptr_t place, uintptr_t value)
 {
     const pp_reloc *reloc = &plan->desc->relocs[index];
-    const struct plan_symbol *symbol = plan_find(plan, reloc->symbol);
+    const struct plan_symbol *symbol = plan_seen(plan, reloc->symbol);
     enum reloc_result result;
 
-    if ((is_own(reloc->symbol) || reach_holds(island_of(plan->region)->got, value)) &&
+    if ((is_own(reloc->symbol) ||
+         (!symbol->moves && reach_holds(island_of(plan->region)->got, value))) &&
         isa->reloc_can_relax(reloc->type, bytes, reloc->addend)) {
         result = isa->reloc_relax(reloc->type, bytes, place, value, reloc->addend);
     } else if (symbol->literal) {

@@ -23,22 +23,24 @@ struct plan_symbol {
     bool branch;           /* a branch that may go through a trampoline */
     bool load;             /* a GOT load that can be relaxed */
     bool load_fixed;       /* a GOT load that cannot */
+    bool moves;            /* retargetable: reached through the island's literal, and not otherwise */
 
     /* For a region: what it gets, and where that lies once the trace is placed. */
-    bool trampoline, literal;
-    bool shared;           /* in the region's island */
+    bool trampoline, literal; /* `literal`: for loads; a trampoline has one in any case */
+    bool shared;           /* the trampoline is in the region's island */
+    bool shared_literal;   /* the literal is */
     uintptr_t trampoline_place, literal_place;
 };
 
 struct plan {
     pp_pool *pool;
-    const struct link *link;
+    struct link *link;
     const pp_trace_desc *desc;  /* the caller's */
     const uint8_t *code;        /* of the description, or in a reservation */
     size_t code_size;
     size_t data_align;
     pp_error *error;
-    bool own;                   /* nothing is shared */
+    bool own;                   /* nothing is shared but the literals of symbols that move */
     bool in_place;              /* a reservation: no room inside the trace */
 
     struct plan_symbol *symbols;
@@ -48,9 +50,11 @@ struct plan {
 
     /* For a region. */
     const struct region *region;
-    enum trampoline_shape shape;
+    enum trampoline_shape shape;     /* of own trampolines with own literals */
+    enum trampoline_shape far_shape; /* of own trampolines with shared literals */
     size_t trampolines_at, literals_at, data_at; /* from the first byte of the span */
     uint32_t shared_count;      /* symbols with something in the island */
+    uint32_t far_trampolines;   /* own trampolines with shared literals */
     pp_trace_size bytes;        /* but for shared_new */
 
     struct plan_symbol inline_symbols[PLAN_INLINE];
@@ -62,7 +66,7 @@ struct plan {
  * the relocations.  The other fields of the description have been validated.
  * PP_E_ARG, PP_E_NOMEM.  plan_close releases what a successful plan_open took.
  */
-pp_status plan_open(struct plan *plan, pp_pool *pool, const struct link *link,
+pp_status plan_open(struct plan *plan, pp_pool *pool, struct link *link,
                     const pp_trace_desc *desc, const uint8_t *code, size_t code_size,
                     bool in_place);
 void plan_close(struct plan *plan);

@@ -4,7 +4,9 @@
 
 #include "link/symbol.h"
 
+#include "isa/isa.h"
 #include "link/link.h"
+#include "link/retarget.h"
 #include "stub.h"
 
 #include <patchpoint/activation.h>
@@ -43,7 +45,7 @@ uint32_t symbol_count(const struct symbol_table *table)
     return atomic_load_explicit(&table->count, memory_order_acquire);
 }
 
-const struct symbol *symbol_find(const struct symbol_table *table, pp_symbol symbol)
+struct symbol *symbol_find(const struct symbol_table *table, pp_symbol symbol)
 {
     /* The acquire load of the count makes the block's pointer and the entry visible. */
     if (symbol == PP_SYMBOL_NONE || symbol >= symbol_count(table))
@@ -82,16 +84,29 @@ static uint32_t find_name(const struct symbol_table *table, const char *name)
     return symbol;
 }
 
-static uint32_t find_address(const struct symbol_table *table, uintptr_t address)
+/* The address by which a symbol is found: of one that moves, where it was at first. */
+static uintptr_t key_of(const struct symbol *entry)
+{
+    return entry->retarget != NULL ? entry->retarget->home : symbol_address(entry);
+}
+
+static uint32_t find_address(const struct symbol_table *table, uintptr_t address, bool moves)
 {
     uint32_t symbol = table->addresses[address_bucket(table, address)];
 
-    while (symbol != 0 && entry_of(table, symbol)->address != address)
-        symbol = entry_of(table, symbol)->next_address;
+    for (; symbol != 0; symbol = entry_of(table, symbol)->next_address) {
+        const struct symbol *entry = entry_of(table, symbol);
+        if (key_of(entry) == address && (entry->retarget != NULL) == moves)
+            break;
+    }
     return symbol;
 }
 
-/* Of several symbols with one address the first stays the one that is found. */
+/*
+ * Of several symbols with one address the first stays the one that is found.  One
+ * that moves is found by its address only if it has no name: who has a name for it
+ * means that one and no other.
+ */
 static void enter(struct symbol_table *table, uint32_t symbol)
 {
     struct symbol *entry = entry_of(table, symbol);
@@ -101,8 +116,10 @@ static void enter(struct symbol_table *table, uint32_t symbol)
         entry->next_name = *head;
         *head = symbol;
     }
-    if (entry->address != 0 && find_address(table, entry->address) == 0) {
-        uint32_t *head = &table->addresses[address_bucket(table, entry->address)];
+    uintptr_t key = key_of(entry);
+    bool moves = entry->retarget != NULL;
+    if (key != 0 && !(moves && entry->name != NULL) && find_address(table, key, moves) == 0) {
+        uint32_t *head = &table->addresses[address_bucket(table, key)];
         entry->next_address = *head;
         *head = symbol;
     }
@@ -141,7 +158,7 @@ static pp_status set_buckets(struct symbol_table *table, pp_pool *pool, uint32_t
 /* ---- defining --------------------------------------------------------- */
 
 static pp_symbol append(struct symbol_table *table, pp_pool *pool, const char *name,
-                        uintptr_t address)
+                        uintptr_t address, struct retarget *retarget)
 {
     uint32_t symbol = atomic_load_explicit(&table->count, memory_order_relaxed), index;
     unsigned block = block_of(symbol, &index);
@@ -154,21 +171,31 @@ static pp_symbol append(struct symbol_table *table, pp_pool *pool, const char *n
             return PP_SYMBOL_NONE;
         atomic_store_explicit(&table->blocks[block], entries, memory_order_relaxed);
     }
-    *entry_of(table, symbol) = (struct symbol) { .address = address, .name = name };
+    struct symbol *entry = entry_of(table, symbol);
+    atomic_init(&entry->address, address);
+    entry->name = name;
+    entry->retarget = retarget;
     enter(table, symbol);
     atomic_store_explicit(&table->count, symbol + 1, memory_order_release);
     return symbol;
 }
 
-pp_symbol symbol_define_locked(struct symbol_table *table, pp_pool *pool, const char *name,
-                               uintptr_t address)
+static bool is_same(const struct symbol *entry, uintptr_t address, uint32_t flags)
 {
-    if (address == 0)
-        return PP_SYMBOL_NONE;
-    uint32_t found = name != NULL ? find_name(table, name) : find_address(table, address);
-    if (found != 0)
-        return entry_of(table, found)->address == address ? found : PP_SYMBOL_NONE;
+    return (entry->retarget != NULL) == ((flags & PP_SYMBOL_RETARGETABLE) != 0) &&
+           (key_of(entry) == address || symbol_address(entry) == address);
+}
 
+static void free_copy(pp_pool *pool, char *copy)
+{
+    if (copy != NULL)
+        pool_meta_free(pool, copy, strlen(copy) + 1);
+}
+
+/* A symbol that is not there yet. */
+static pp_symbol make_locked(struct symbol_table *table, pp_pool *pool, const char *name,
+                             uintptr_t address, uint32_t flags)
+{
     uint32_t count = atomic_load_explicit(&table->count, memory_order_relaxed);
     if (count >= table->buckets && table->buckets < 1u << 26 &&
         set_buckets(table, pool, table->buckets * 2) != PP_OK)
@@ -181,10 +208,35 @@ pp_symbol symbol_define_locked(struct symbol_table *table, pp_pool *pool, const 
             return PP_SYMBOL_NONE;
         memcpy(copy, name, length);
     }
-    pp_symbol symbol = append(table, pool, copy, address);
-    if (symbol == PP_SYMBOL_NONE && copy != NULL)
-        pool_meta_free(pool, copy, strlen(copy) + 1);
+    struct retarget *retarget = NULL;
+    if ((flags & PP_SYMBOL_RETARGETABLE) != 0) {
+        retarget = retarget_new(pool, address);
+        if (retarget == NULL) {
+            free_copy(pool, copy);
+            return PP_SYMBOL_NONE;
+        }
+    }
+    pp_symbol symbol = append(table, pool, copy, address, retarget);
+    if (symbol == PP_SYMBOL_NONE) {
+        free_copy(pool, copy);
+        if (retarget != NULL)
+            retarget_free(pool, retarget);
+    }
     return symbol;
+}
+
+pp_symbol symbol_declare_locked(struct symbol_table *table, pp_pool *pool, const char *name,
+                                uintptr_t address, uint32_t flags)
+{
+    bool moves = (flags & PP_SYMBOL_RETARGETABLE) != 0;
+
+    if (address == 0 || (flags & ~(uint32_t) PP_SYMBOL_RETARGETABLE) != 0 ||
+        (moves && address % isa_host.code_align != 0))
+        return PP_SYMBOL_NONE;
+    uint32_t found = name != NULL ? find_name(table, name) : find_address(table, address, moves);
+    if (found != 0)
+        return is_same(entry_of(table, found), address, flags) ? found : PP_SYMBOL_NONE;
+    return make_locked(table, pool, name, address, flags);
 }
 
 pp_status symbol_table_open(struct symbol_table *table, pp_pool *pool)
@@ -199,7 +251,7 @@ pp_status symbol_table_open(struct symbol_table *table, pp_pool *pool)
         return PP_E_NOMEM;
     for (uint32_t symbol = 0; symbol < SYMBOL_FIRST; symbol++) {
         /* The first one is number 0, so its result says nothing; the block stays empty then. */
-        append(table, pool, NULL, predefined[symbol]);
+        append(table, pool, NULL, predefined[symbol], NULL);
         if (symbol_count(table) != symbol + 1) {
             symbol_table_close(table, pool);
             return PP_E_NOMEM;
@@ -213,9 +265,10 @@ void symbol_table_close(struct symbol_table *table, pp_pool *pool)
     uint32_t count = symbol_count(table);
 
     for (uint32_t symbol = SYMBOL_FIRST; symbol < count; symbol++) {
-        const char *name = entry_of(table, symbol)->name;
-        if (name != NULL)
-            pool_meta_free(pool, (char *) name, strlen(name) + 1);
+        struct symbol *entry = entry_of(table, symbol);
+        free_copy(pool, (char *) entry->name);
+        if (entry->retarget != NULL)
+            retarget_free(pool, entry->retarget);
     }
     for (unsigned block = 0; block < SYMBOL_BLOCKS; block++) {
         struct symbol *entries = atomic_load_explicit(&table->blocks[block], memory_order_relaxed);
@@ -229,16 +282,22 @@ void symbol_table_close(struct symbol_table *table, pp_pool *pool)
 
 /* ---- public ----------------------------------------------------------- */
 
-pp_symbol pp_symbol_define(pp_pool *pool, const char *name, const void *address)
+pp_symbol pp_symbol_declare(pp_pool *pool, const char *name, const void *address, uint32_t flags)
 {
     struct link *link = pool != NULL && address != NULL ? link_of(pool) : NULL;
 
     if (link == NULL)
         return PP_SYMBOL_NONE;
     pool_lock(pool);
-    pp_symbol symbol = symbol_define_locked(&link->symbols, pool, name, (uintptr_t) address);
+    pp_symbol symbol =
+        symbol_declare_locked(&link->symbols, pool, name, (uintptr_t) address, flags);
     pool_unlock(pool);
     return symbol;
+}
+
+pp_symbol pp_symbol_define(pp_pool *pool, const char *name, const void *address)
+{
+    return pp_symbol_declare(pool, name, address, 0);
 }
 
 const void *pp_symbol_address(pp_pool *pool, pp_symbol symbol)
@@ -246,5 +305,5 @@ const void *pp_symbol_address(pp_pool *pool, pp_symbol symbol)
     struct link *link = pool != NULL ? link_of(pool) : NULL;
     const struct symbol *found = link != NULL ? symbol_find(&link->symbols, symbol) : NULL;
 
-    return found != NULL ? (const void *) found->address : NULL;
+    return found != NULL ? (const void *) symbol_address(found) : NULL;
 }

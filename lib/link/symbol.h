@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * The symbols of a pool: a number, an address and perhaps a name.
+ * The symbols of a pool: a number, an address and perhaps a name.  Most have one
+ * address for ever; those that are declared retargetable may move.
  *
  * Looked up by number without a lock: entries live in blocks that never move
  * and are never freed before the pool.  Defining one takes the pool's lock.
@@ -22,9 +23,13 @@ enum {
     SYMBOL_BLOCKS = 20,
 };
 
+struct retarget;
+
 struct symbol {
-    uintptr_t address;   /* 0: stands for a trace's own bytes, or is not there */
-    const char *name;    /* of the pool; NULL: only a value */
+    _Atomic uintptr_t address; /* 0: stands for a trace's own bytes, or is not there; changes only
+                                  with `retarget`, under link->moving */
+    const char *name;          /* constant; of the pool; NULL: only a value */
+    struct retarget *retarget; /* constant; NULL: the address stays what it is */
     uint32_t next_name;  /* in the chain of a hash bucket; 0: end */
     uint32_t next_address;
 };
@@ -45,10 +50,15 @@ void symbol_table_close(struct symbol_table *table, pp_pool *pool);
 uint32_t symbol_count(const struct symbol_table *table);
 
 /* The entry of a number, or NULL.  Lock-free. */
-const struct symbol *symbol_find(const struct symbol_table *table, pp_symbol symbol);
+struct symbol *symbol_find(const struct symbol_table *table, pp_symbol symbol);
 
-/* PP_SYMBOL_NONE: another address for the name, or no memory. */
-pp_symbol symbol_define_locked(struct symbol_table *table, pp_pool *pool, const char *name,
-                               uintptr_t address);
+static inline uintptr_t symbol_address(const struct symbol *symbol)
+{
+    return atomic_load_explicit(&symbol->address, memory_order_acquire);
+}
+
+/* PP_SYMBOL_NONE: another address or other flags for the name, or no memory. */
+pp_symbol symbol_declare_locked(struct symbol_table *table, pp_pool *pool, const char *name,
+                                uintptr_t address, uint32_t flags);
 
 #endif

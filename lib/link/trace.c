@@ -6,6 +6,7 @@
 
 #include "error.h"
 #include "link/plan.h"
+#include "memory/fallback.h"
 #include "memory/handle.h"
 
 #include <stdlib.h>
@@ -118,16 +119,18 @@ size_t code_bytes_at(const struct code_place *place)
 /* ---- counts ----------------------------------------------------------- */
 
 /* What lies inside the trace; shared things are counted by the island. */
-static void count(struct link *link, const pp_trace_size *bytes, bool add)
+static void count(struct link *link, const struct trace *trace, bool add)
 {
-    size_t sign = add ? 1 : (size_t) -1, of_trampolines = bytes->trampolines * sizeof(uint64_t);
+    const pp_trace_size *bytes = &trace->bytes;
+    size_t sign = add ? 1 : (size_t) -1, pairs = bytes->trampolines - trace->far_trampolines;
+    size_t of_trampolines = pairs * sizeof(uint64_t);
 
     atomic_fetch_add_explicit(&link->trampolines, sign * bytes->trampolines,
                               memory_order_relaxed);
     atomic_fetch_add_explicit(&link->trampoline_bytes,
                               sign * (bytes->trampoline_bytes + of_trampolines),
                               memory_order_relaxed);
-    atomic_fetch_add_explicit(&link->literals, sign * (bytes->literals - bytes->trampolines),
+    atomic_fetch_add_explicit(&link->literals, sign * (bytes->literals - pairs),
                               memory_order_relaxed);
     atomic_fetch_add_explicit(&link->literal_bytes, sign * (bytes->literal_bytes - of_trampolines),
                               memory_order_relaxed);
@@ -144,6 +147,7 @@ pp_trace *trace_publish(struct link *link, struct trace *trace, const struct spa
     trace->generation = place.generation;
     trace->user = user;
     trace->bytes = plan->bytes;
+    trace->far_trampolines = plan->far_trampolines;
     atomic_store_explicit(&trace->entry, span->exec + desc->entry, memory_order_relaxed);
     atomic_store_explicit(&trace->host, desc->host, memory_order_relaxed);
     atomic_store_explicit(&trace->code_size, plan->code_size, memory_order_relaxed);
@@ -151,7 +155,7 @@ pp_trace *trace_publish(struct link *link, struct trace *trace, const struct spa
     trace->live = true;
     trace->holds = 0;
     atomic_fetch_add_explicit(&link->traces, 1, memory_order_relaxed);
-    count(link, &trace->bytes, true);
+    count(link, trace, true);
     /* Under the lock, so that nobody who holds it finds an owner that is not live. */
     span_set_owner(span, &trace->owner);
     pool_unlock(pool);
@@ -213,15 +217,6 @@ static size_t span_align(const pp_trace_desc *desc)
     return desc->data_size != 0 && desc->data_align > align ? desc->data_align : align;
 }
 
-static pp_status measure_span(struct region *region, void *context, size_t *size)
-{
-    struct plan *plan = context;
-    pp_status status = plan_place(plan, region);
-
-    *size = plan->bytes.total;
-    return status;
-}
-
 static struct island_need *needs_alloc(const struct plan *plan, struct island_need *few)
 {
     if (plan->shared_count <= NEEDS_INLINE)
@@ -233,6 +228,51 @@ static void needs_free(const struct plan *plan, struct island_need *needs, struc
 {
     if (needs != few)
         pool_meta_free(plan->pool, needs, plan->shared_count * sizeof *needs);
+}
+
+/* What the island would have to make, and whether it can. */
+static pp_status count_shared(struct plan *plan, struct region *region, bool *fits)
+{
+    struct island_need few[NEEDS_INLINE], *needs = needs_alloc(plan, few);
+
+    if (needs == NULL)
+        return error_set(plan->error, PP_E_NOMEM, "no memory for the symbols of a trace");
+    plan_needs(plan, needs);
+    plan->bytes.shared_new = island_count_new(region, needs, plan->shared_count, fits);
+    needs_free(plan, needs, few);
+    return PP_OK;
+}
+
+/*
+ * A trace with trampolines of its own does not depend on a full island, unless it
+ * has symbols that move: then it belongs in another region.
+ */
+static pp_status plan_in(struct plan *plan, struct region *region)
+{
+    bool fits = true;
+    pp_status status = plan_place(plan, region);
+
+    if (status == PP_OK && plan->own && plan->shared_count != 0)
+        status = count_shared(plan, region, &fits);
+    return status == PP_OK && !fits ? REGION_FULL : status;
+}
+
+static pp_status measure_span(struct region *region, void *context, size_t *size)
+{
+    struct plan *plan = context;
+    pp_status status = plan_in(plan, region);
+
+    *size = plan->bytes.total;
+    return status;
+}
+
+/* From here on the trace brings its own. */
+static void stop_sharing(struct plan *plan, const struct span *span)
+{
+    pool_note_fallback(plan->pool, PP_FALLBACK_ISLAND,
+                       "the island of the region at %#zx is full: %u symbols in use",
+                       (size_t) span->region->base, island_of(span->region)->capacity);
+    plan->own = true;
 }
 
 pp_status trace_take_shared(struct link *link, struct plan *plan, struct region *region,
@@ -294,11 +334,11 @@ static pp_status place_and_fill(struct link *link, struct plan *plan,
         if (plan->region != span->region)
             plan_place(plan, span->region);
         status = trace_take_shared(link, plan, span->region, span->exec, user);
-        if (status != PP_E_RANGE || plan->own)
+        if (status != PP_E_RANGE)
             break;
-        /* The island is full: this trace brings its own. */
         pool_unalloc(span);
-        plan->own = true;
+        if (!plan->own)
+            stop_sharing(plan, span);
     }
     if (status == PP_OK)
         status = fill(plan, span, &written);
@@ -320,7 +360,7 @@ static pp_status place_and_fill(struct link *link, struct plan *plan,
 static pp_status measure_byte(struct region *region, void *context, size_t *size)
 {
     struct plan *plan = context;
-    pp_status status = plan_place(plan, region);
+    pp_status status = plan_in(plan, region);
 
     /* What does not fit is asked for in full, so that the search goes on to the next region. */
     bool fits = plan->bytes.total <= atomic_load_explicit(&region->room, memory_order_relaxed);
@@ -328,21 +368,25 @@ static pp_status measure_byte(struct region *region, void *context, size_t *size
     return status;
 }
 
-static pp_status count_shared(struct plan *plan, struct region *region)
+/* The same search as that of a link, until the island has what is needed. */
+static pp_status find_region(struct plan *plan, const struct frame_rule *rule)
 {
-    struct island_need few[NEEDS_INLINE], *needs = needs_alloc(plan, few);
+    struct span span;
     bool fits;
 
-    if (needs == NULL)
-        return error_set(plan->error, PP_E_NOMEM, "no memory for the symbols of a trace");
-    plan_needs(plan, needs);
-    plan->bytes.shared_new = island_count_new(region, needs, plan->shared_count, &fits);
-    needs_free(plan, needs, few);
-    if (!fits) {
+    for (;;) {
+        pp_status status =
+            pool_alloc(plan->pool, rule, 16, measure_byte, plan, &span, plan->error);
+        if (status != PP_OK)
+            return status;
+        status = plan->region != span.region ? plan_place(plan, span.region) : PP_OK;
+        if (status == PP_OK)
+            status = count_shared(plan, span.region, &fits);
+        pool_unalloc(&span);
+        if (status != PP_OK || fits)
+            return status;
         plan->own = true;
-        return plan_place(plan, region);
     }
-    return PP_OK;
 }
 
 pp_status pp_trace_measure(pp_pool *pool, const pp_trace_desc *desc, pp_trace_size *size)
@@ -350,7 +394,6 @@ pp_status pp_trace_measure(pp_pool *pool, const pp_trace_desc *desc, pp_trace_si
     struct frame_rule rule;
     struct link *link;
     struct plan plan;
-    struct span span;
 
     if (pool == NULL || desc == NULL || desc->size < sizeof *desc || size == NULL ||
         size->size < sizeof *size)
@@ -358,11 +401,7 @@ pp_status pp_trace_measure(pp_pool *pool, const pp_trace_desc *desc, pp_trace_si
     pp_status status = prepare(pool, desc, &plan, &rule, &link);
     if (status != PP_OK)
         return status;
-    status = pool_alloc(pool, &rule, 16, measure_byte, &plan, &span, desc->error);
-    if (status == PP_OK) {
-        status = count_shared(&plan, span.region);
-        pool_unalloc(&span);
-    }
+    status = find_region(&plan, &rule);
     if (status == PP_OK) {
         size_t known = size->size;
         *size = plan.bytes;
@@ -456,7 +495,7 @@ pp_status trace_end(pp_pool *pool, struct trace *trace)
     trace->user = NULL;
     if (user != NULL)
         island_drop(trace->span.region, link, user);
-    count(link, &trace->bytes, false);
+    count(link, trace, false);
     trace_discard(link, pool, trace);
     return PP_OK;
 }

@@ -28,6 +28,7 @@ struct trace {
     struct span span;
     struct island_user *user;  /* what it holds of the region's island, or NULL */
     pp_trace_size bytes;
+    uint32_t far_trampolines;  /* of its own, that jump through literals of the island */
 
     /* Under pool_lock. */
     struct trace *next_free;

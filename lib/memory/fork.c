@@ -105,6 +105,10 @@ static void lock_pool(pp_pool *pool)
         pthread_mutex_lock(&region->lock);
     for (struct region *region = atomic_load(&pool->regions); region != NULL; region = region->next)
         pthread_mutex_lock(&region->back_lock);
+    for (unsigned i = 0; i < ROOM_COUNT; i++) {
+        if (pool_rooms[i] != NULL && pool_rooms[i]->lock != NULL)
+            pool_rooms[i]->lock(pool);
+    }
     fallbacks_lock(&pool->fallbacks);
     limit_lock(&pool->limit);
 }
@@ -113,6 +117,10 @@ static void unlock_pool(pp_pool *pool)
 {
     limit_unlock(&pool->limit);
     fallbacks_unlock(&pool->fallbacks);
+    for (unsigned i = ROOM_COUNT; i-- > 0;) {
+        if (pool_rooms[i] != NULL && pool_rooms[i]->unlock != NULL)
+            pool_rooms[i]->unlock(pool);
+    }
     for (struct region *region = atomic_load(&pool->regions); region != NULL;
          region = region->next) {
         pthread_mutex_unlock(&region->back_lock);

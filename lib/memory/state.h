@@ -3,8 +3,8 @@
  * What a pool consists of.
  *
  * Locks, in the order in which they are taken: fork's list of pools, `opening`,
- * `lock`, a region's lock, its back_lock, the claims of addresses, the pool's
- * fallbacks, its limit.
+ * `lock`, a region's lock, its back_lock, those of the rooms, the claims of
+ * addresses, the pool's fallbacks, its limit.
  */
 #ifndef MEMORY_STATE_H
 #define MEMORY_STATE_H
