@@ -44,6 +44,7 @@ check_PROGRAMS += \
 	check_region \
 	check_reloc \
 	check_reserve \
+	check_retarget \
 	check_retire \
 	check_site \
 	check_span \
@@ -85,6 +86,7 @@ check_recording_LDADD = libstress.la $(LDADD)
 check_region_SOURCES = tests/check_region.c tests/spans.h
 check_reloc_SOURCES = tests/check_reloc.c tests/code.h
 check_reserve_SOURCES = tests/check_reserve.c tests/snippet.h
+check_retarget_SOURCES = tests/check_retarget.c tests/snippet.h
 check_retire_SOURCES = tests/check_retire.c tests/sanitized.h tests/snippet.h
 check_site_SOURCES = tests/check_site.c tests/sanitized.h
 check_site_CPPFLAGS = $(AM_CPPFLAGS) -I$(top_srcdir)
@@ -170,7 +172,7 @@ endif
 TESTS = $(check_PROGRAMS) $(check_SCRIPTS)
 
 # What depends on how code memory is mapped: make check TESTS='$(mapping_tests)'
-mapping_tests = examples/osr examples/span check_osr check_pool check_reserve check_retire check_site check_trace
+mapping_tests = examples/osr examples/span check_osr check_pool check_reserve check_retarget check_retire check_site check_trace
 
 # Clients of the installed library.
 installcheck-local:

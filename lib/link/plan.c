@@ -225,7 +225,8 @@ pp_status plan_open(struct plan *plan, pp_pool *pool, struct link *link,
     plan->code_size = code_size;
     plan->data_align = desc->data_align != 0 ? desc->data_align : 8;
     plan->error = desc->error;
-    plan->own = (desc->flags & PP_TRACE_OWN_TRAMPOLINES) != 0;
+    plan->own = plan->wants_own = (desc->flags & PP_TRACE_OWN_TRAMPOLINES) != 0;
+    plan->careful = false;
     plan->in_place = in_place;
     plan->symbols = plan->inline_symbols;
     plan->table = plan->inline_table;

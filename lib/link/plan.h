@@ -40,7 +40,9 @@ struct plan {
     size_t code_size;
     size_t data_align;
     pp_error *error;
-    bool own;                   /* nothing is shared but the literals of symbols that move */
+    bool wants_own;             /* nothing shall be shared but the literals of symbols that move */
+    bool own;                   /* it is so in this region */
+    bool careful;               /* some island is full: count before anything is placed */
     bool in_place;              /* a reservation: no room inside the trace */
 
     struct plan_symbol *symbols;

@@ -244,16 +244,25 @@ static pp_status count_shared(struct plan *plan, struct region *region, bool *fi
 }
 
 /*
- * A trace with trampolines of its own does not depend on a full island, unless it
- * has symbols that move: then it belongs in another region.
+ * What the trace takes in this region.  If it is known that an island is full: with
+ * trampolines of its own the trace does not depend on it, unless it has symbols
+ * that move; then it belongs in another region.
  */
 static pp_status plan_in(struct plan *plan, struct region *region)
 {
     bool fits = true;
-    pp_status status = plan_place(plan, region);
 
-    if (status == PP_OK && plan->own && plan->shared_count != 0)
-        status = count_shared(plan, region, &fits);
+    plan->own = plan->wants_own;
+    pp_status status = plan_place(plan, region);
+    if (status != PP_OK || plan->shared_count == 0 || !(plan->careful || plan->own))
+        return status;
+    status = count_shared(plan, region, &fits);
+    if (status == PP_OK && !fits && !plan->own) {
+        plan->own = true;
+        status = plan_place(plan, region);
+        if (status == PP_OK)
+            status = count_shared(plan, region, &fits);
+    }
     return status == PP_OK && !fits ? REGION_FULL : status;
 }
 
@@ -264,15 +273,6 @@ static pp_status measure_span(struct region *region, void *context, size_t *size
 
     *size = plan->bytes.total;
     return status;
-}
-
-/* From here on the trace brings its own. */
-static void stop_sharing(struct plan *plan, const struct span *span)
-{
-    pool_note_fallback(plan->pool, PP_FALLBACK_ISLAND,
-                       "the island of the region at %#zx is full: %u symbols in use",
-                       (size_t) span->region->base, island_of(span->region)->capacity);
-    plan->own = true;
 }
 
 pp_status trace_take_shared(struct link *link, struct plan *plan, struct region *region,
@@ -331,15 +331,16 @@ static pp_status place_and_fill(struct link *link, struct plan *plan,
                             plan->error);
         if (status != PP_OK)
             return status;
-        if (plan->region != span->region)
-            plan_place(plan, span->region);
         status = trace_take_shared(link, plan, span->region, span->exec, user);
         if (status != PP_E_RANGE)
             break;
+        /* The island is full, or became so: look closer. */
         pool_unalloc(span);
-        if (!plan->own)
-            stop_sharing(plan, span);
+        plan->careful = true;
     }
+    if (status == PP_OK && plan->own && !plan->wants_own)
+        pool_note_fallback(pool, PP_FALLBACK_ISLAND, "the island of the region at %#zx is full",
+                           (size_t) span->region->base);
     if (status == PP_OK)
         status = fill(plan, span, &written);
     if (status == PP_OK)
@@ -368,32 +369,12 @@ static pp_status measure_byte(struct region *region, void *context, size_t *size
     return status;
 }
 
-/* The same search as that of a link, until the island has what is needed. */
-static pp_status find_region(struct plan *plan, const struct frame_rule *rule)
-{
-    struct span span;
-    bool fits;
-
-    for (;;) {
-        pp_status status =
-            pool_alloc(plan->pool, rule, 16, measure_byte, plan, &span, plan->error);
-        if (status != PP_OK)
-            return status;
-        status = plan->region != span.region ? plan_place(plan, span.region) : PP_OK;
-        if (status == PP_OK)
-            status = count_shared(plan, span.region, &fits);
-        pool_unalloc(&span);
-        if (status != PP_OK || fits)
-            return status;
-        plan->own = true;
-    }
-}
-
 pp_status pp_trace_measure(pp_pool *pool, const pp_trace_desc *desc, pp_trace_size *size)
 {
     struct frame_rule rule;
     struct link *link;
     struct plan plan;
+    struct span span;
 
     if (pool == NULL || desc == NULL || desc->size < sizeof *desc || size == NULL ||
         size->size < sizeof *size)
@@ -401,7 +382,10 @@ pp_status pp_trace_measure(pp_pool *pool, const pp_trace_desc *desc, pp_trace_si
     pp_status status = prepare(pool, desc, &plan, &rule, &link);
     if (status != PP_OK)
         return status;
-    status = find_region(&plan, &rule);
+    plan.careful = true;
+    status = pool_alloc(pool, &rule, 16, measure_byte, &plan, &span, desc->error);
+    if (status == PP_OK)
+        pool_unalloc(&span);
     if (status == PP_OK) {
         size_t known = size->size;
         *size = plan.bytes;

@@ -13,7 +13,8 @@ struct code_place;
 /*
  * Bytes that a caller needs if it is placed in `region`.  Called without the
  * region's lock, maybe several times with different regions, before anything
- * is taken.  A failure ends the placement and is returned.
+ * is taken, and last with the region in which the span is taken.  A failure ends
+ * the placement and is returned; REGION_FULL leads on to the next region.
  */
 typedef pp_status span_measure(struct region *region, void *context, size_t *size);
 
