@@ -13,7 +13,7 @@
 #include <string.h>
 #include <sys/random.h>
 
-enum { OPTION_CHURN = 256, OPTION_FORM, OPTION_WX };
+enum { OPTION_CHURN = 256, OPTION_FORM, OPTION_WX, OPTION_FAULT };
 
 static const struct option long_options[] = {
     { "seed", required_argument, NULL, 's' },
@@ -25,6 +25,7 @@ static const struct option long_options[] = {
     { "churn", no_argument, NULL, OPTION_CHURN },
     { "form", required_argument, NULL, OPTION_FORM },
     { "wx", required_argument, NULL, OPTION_WX },
+    { "fault", required_argument, NULL, OPTION_FAULT },
     { "help", no_argument, NULL, 'h' },
     { "version", no_argument, NULL, 'V' },
     { NULL, 0, NULL, 0 }
@@ -44,6 +45,7 @@ static const char usage[] =
     "      --churn          replay: also free and link traces again at random\n"
     "      --form=FORM      replay: calls by relative branch (plt) or through a literal (got)\n"
     "      --wx=MODE        how code memory is written: auto, dual, remap, flip or rwx\n"
+    "      --fault=SCRIPT   faults: requests that fail, such as mmap:3,metadata:5+2=ENOMEM\n"
     "  -h, --help           print this help and exit\n"
     "  -V, --version        print the version and exit\n"
     "\n"
@@ -106,6 +108,19 @@ static int parse_word(const char *option, const char *text, const char *const wo
     return -1;
 }
 
+static bool parse_script(const char *text, struct stress_options *options)
+{
+    pp_fault script[PP_FAULT_ROWS];
+    size_t count;
+    pp_error error = { .size = sizeof error };
+    if (pp_fault_parse(text, script, PP_FAULT_ROWS, &count, &error) != PP_OK) {
+        fprintf(stderr, "pp-stress: --fault: %s\n", error.text);
+        return false;
+    }
+    options->fault = text;
+    return true;
+}
+
 static bool parse_option(int letter, struct stress_options *options)
 {
     static const char *const forms[] = { "plt", "got", NULL };
@@ -141,6 +156,8 @@ static bool parse_option(int letter, struct stress_options *options)
         word = parse_word("wx", optarg, modes);
         options->wx = (pp_wx) word;
         return word >= 0;
+    case OPTION_FAULT:
+        return parse_script(optarg, options);
     default:
         return false; /* getopt has said what is wrong */
     }

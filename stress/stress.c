@@ -17,6 +17,7 @@ static const struct scenario *const scenarios[] = {
     &scenario_osr,
     &scenario_resume,
     &scenario_walk,
+    &scenario_faults,
 };
 
 enum { SCENARIO_COUNT = sizeof scenarios / sizeof scenarios[0] };
@@ -202,6 +203,13 @@ int main(int argc, char **argv)
     if (scenario != NULL && !scenario->takes_files && stress.options.file_count > 0) {
         fprintf(stderr, "pp-stress: %s takes no FILE, but there is '%s'\n", name,
                 stress.options.files[0]);
+        options_hint();
+        return 2;
+    }
+
+    if (stress.options.fault != NULL && (scenario == NULL || !scenario->takes_faults)) {
+        fprintf(stderr, "pp-stress: --fault is for scenarios that know what may be refused then, "
+                        "not for %s\n", name);
         options_hint();
         return 2;
     }

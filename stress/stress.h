@@ -33,6 +33,7 @@ struct stress_options {
     bool quiet;              /* no progress, no tables; failures and the seed only */
     bool churn;              /* replay: free and link again at random */
     enum stress_form form;   /* replay: how code refers to symbols */
+    const char *fault;       /* text of the script of faults, or NULL */
     pp_wx wx;                /* for every pool that a scenario creates */
     char *const *files;      /* operands behind the scenario */
     size_t file_count;
@@ -47,9 +48,11 @@ struct scenario {
     void (*run)(struct stress *stress);
     double seconds;          /* its share of `all`, natively */
     bool takes_files;
+    bool takes_faults;       /* --fault is for it: it knows what may be refused then */
 };
 
-extern const struct scenario scenario_osr, scenario_replay, scenario_resume, scenario_walk;
+extern const struct scenario scenario_faults, scenario_osr, scenario_replay, scenario_resume,
+                             scenario_walk;
 
 /* ---- what to do --------------------------------------------------------- */
 

@@ -10,6 +10,9 @@ bin_PROGRAMS = pp-stress
 pp_stress_SOURCES = \
 	stress/catalog.c \
 	stress/catalog.h \
+	stress/faults.c \
+	stress/faulty.c \
+	stress/faulty.h \
 	stress/options.c \
 	stress/options.h \
 	stress/osr.c \

@@ -54,6 +54,11 @@ done
 expect 2 err "'x' is none of plt, got" --form x replay
 expect 2 err "'x' is none of auto, dual, remap, flip, rwx" --wx x replay
 expect 2 err "No such file or directory" --json "$work/none/file" replay
+expect 2 err "'mmap:0': expected a number from 1 on" --fault mmap:0 faults
+expect 2 err "'x:1': expected a call" --fault mmap:1,x:1 faults
+expect 2 err "option '--fault' requires an argument" faults --fault
+expect 2 err "know what may be refused then, not for replay" --fault mmap:1 replay
+expect 2 err "know what may be refused then, not for all" --fault mmap:1 all
 expect 0 out "^Usage: pp-stress" --help
 expect 0 out "^pp-stress (libpatchpoint) [0-9]" --version
 
@@ -110,6 +115,11 @@ expect 0 out "passed" --threads 3 --churn replay "$small"
 stress --json - replay "$small"
 grep -q '^{"program":"pp-stress"' "$work/out" && grep -q '"failures":0}$' "$work/out" ||
     wrong "--json - does not write JSON to standard output"
+
+# ---- faults, drawn and given
+expect 0 out "passed" --seed 9 --iterations 4 faults
+expect 0 out "of these, refused *[1-9]" --iterations 1 --fault 'metadata:3+*,mprotect:2+2=EACCES' faults
+expect 0 out "passed" --iterations 1 --wx flip --fault 'any:1+*' faults
 
 # ---- bytes: near and far, shared trampolines, at most 1.03 of code and data
 page=$(getconf PAGESIZE)
