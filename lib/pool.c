@@ -37,28 +37,3 @@ void pp_pool_destroy(pp_pool *pool)
     if (pool != NULL)
         pool_destroy(pool);
 }
-
-pp_status pp_pool_verify(pp_pool *pool, pp_error *error)
-{
-    if (pool == NULL)
-        return PP_E_ARG;
-    const char *broken = NULL;
-    pthread_mutex_lock(&pool->opening);
-    for (struct region *region = atomic_load(&pool->regions); region != NULL && broken == NULL;
-         region = region->next)
-        broken = region_at(region->code_lo) == region ? region_verify(region)
-                                                      : "a region is not in the code map";
-    if (broken == NULL && pool->spare != NULL)
-        broken = region_verify(pool->spare);
-    pthread_mutex_unlock(&pool->opening);
-    if (broken != NULL)
-        return error_set(error, PP_E_FAULT, "%s", broken);
-    for (unsigned i = 0; i < ROOM_COUNT; i++) {
-        pp_status status = PP_OK;
-        if (pool_rooms[i] != NULL && pool_rooms[i]->verify != NULL)
-            status = pool_rooms[i]->verify(pool, error);
-        if (status != PP_OK)
-            return status;
-    }
-    return PP_OK;
-}

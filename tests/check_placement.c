@@ -419,6 +419,24 @@ START_TEST(seeded_pools_work_wherever_they_are)
 }
 END_TEST
 
+START_TEST(pools_that_follow_each_other_take_the_same_place)
+{
+    struct frame_rule rules[2] = { rule_of(20), rule_of(21) };
+    uintptr_t bases[2] = { 0 };
+    for (unsigned i = 0; i < (is_emulated() ? 10 : 100); i++) {
+        pp_pool *pool = open_pool(PP_WX_AUTO);
+        for (unsigned j = 0; j < 2; j++) {
+            struct span span;
+            ck_assert_int_eq(take_with(pool, &rules[j], 100, 16, &span), PP_OK);
+            if (i == 0)
+                bases[j] = span.region->base;
+            ck_assert_uint_eq(span.region->base, bases[j]);
+        }
+        pp_pool_destroy(pool);
+    }
+}
+END_TEST
+
 /* ---- hostile processes ------------------------------------------------ */
 
 START_TEST(sixty_thousand_mappings_are_no_obstacle)
@@ -568,6 +586,7 @@ int main(void)
     tcase_add_test(all, scripted_bases_are_taken_in_order);
     tcase_add_test(all, far_and_near_are_had_on_demand);
     tcase_add_test(all, seeded_pools_work_wherever_they_are);
+    tcase_add_test(all, pools_that_follow_each_other_take_the_same_place);
     tcase_add_test(all, sixty_thousand_mappings_are_no_obstacle);
     tcase_add_test(all, pools_that_are_opened_at_once_are_all_near);
     tcase_add_test(all, allocating_asks_the_kernel_for_nothing_but_memory);

@@ -56,6 +56,7 @@ check_PROGRAMS += \
 	check_synth \
 	check_trace \
 	check_unwind \
+	check_verify \
 	check_walk
 if HAVE_CXX
 check_PROGRAMS += check_throw check_throw_libunwind
@@ -124,6 +125,7 @@ check_trace_SOURCES = tests/check_trace.c tests/sanitized.h tests/snippet.h
 check_unwind_SOURCES = tests/check_unwind.c tests/step.c tests/step.h
 check_unwind_CPPFLAGS = $(AM_CPPFLAGS) -I$(top_srcdir) -I$(srcdir)/tests
 check_unwind_LDADD = libstress.la $(LDADD) $(LIBUNWIND_LIBS)
+check_verify_SOURCES = tests/check_verify.c tests/sanitized.h tests/spans.h
 check_walk_SOURCES = tests/check_walk.c
 check_walk_CPPFLAGS = $(AM_CPPFLAGS) -I$(top_srcdir)
 check_walk_LDADD = libstress.la $(LDADD)

@@ -103,6 +103,8 @@ bool claim_holds(uintptr_t lo, uintptr_t hi, const struct frame_rule *rule)
 bool claim_conflict(uintptr_t lo, uintptr_t hi, const struct frame_rule *rule, uintptr_t *from,
                     uintptr_t *to)
 {
+    if (rule == NULL)
+        return false;
     claim_lock();
     size_t i = behind_locked(lo);
     while (i < claim_count && claims[i].lo < hi && frame_rule_equal(&claims[i].rule, rule))

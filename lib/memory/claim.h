@@ -20,7 +20,7 @@ bool claim_add(uintptr_t lo, uintptr_t hi, const struct frame_rule *rule);
 /* All of [lo, hi) is noted for this rule. */
 bool claim_holds(uintptr_t lo, uintptr_t hi, const struct frame_rule *rule);
 
-/* The lowest range of another rule that overlaps [lo, hi); false: none. */
+/* The lowest range of another rule that overlaps [lo, hi); false: none, or rule is NULL. */
 bool claim_conflict(uintptr_t lo, uintptr_t hi, const struct frame_rule *rule, uintptr_t *from,
                     uintptr_t *to);
 

@@ -63,6 +63,18 @@ static void fill(const struct region *region, struct region *value)
     }
 }
 
+size_t code_map_count(const struct region *region, const struct region *value)
+{
+    size_t count = 0;
+    for (uintptr_t at = region->base; at < region->limit; at += CODE_MAP_SLOT) {
+        struct leaf *leaf = atomic_load_explicit(leaf_of(at), memory_order_acquire);
+        if (leaf != NULL)
+            count += atomic_load_explicit(&leaf->slots[at >> CODE_MAP_SHIFT & (LEAF_SLOTS - 1)],
+                                          memory_order_acquire) == value;
+    }
+    return count;
+}
+
 void code_map_publish(struct region *region)
 {
     fill(region, region);

@@ -14,6 +14,9 @@
 /* Memory for the region's slots; false: there is none.  Nothing is visible yet. */
 bool code_map_prepare(const struct region *region);
 
+/* How many of the slots that stand for the region's addresses hold `value`. */
+size_t code_map_count(const struct region *region, const struct region *value);
+
 /* Make it visible, after code_map_prepare; or invisible again. */
 void code_map_publish(struct region *region);
 void code_map_retract(const struct region *region);

@@ -170,6 +170,15 @@ static void inherit(struct region *region)
     descriptor_close(&region->memfd);
 }
 
+/* Threads that are not there any more have counted what they never took. */
+static void recount(pp_pool *pool)
+{
+    size_t used = 0;
+    for (struct region *region = atomic_load(&pool->regions); region != NULL; region = region->next)
+        used += region->spans.used;
+    atomic_store(&pool->used, used);
+}
+
 static void child(void)
 {
     int saved = errno;
@@ -179,6 +188,7 @@ static void child(void)
             inherit(region);
         if (pool->spare != NULL)
             inherit(pool->spare);
+        recount(pool);
         limit_child(&pool->limit);
     }
     if (pools != NULL)

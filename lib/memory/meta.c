@@ -164,8 +164,16 @@ size_t meta_lost(void)
     return atomic_load_explicit(&lost, memory_order_relaxed);
 }
 
+static atomic_size_t unreturned;
+
+size_t meta_unreturned(void)
+{
+    return atomic_load(&unreturned);
+}
+
 void meta_close(struct meta *meta)
 {
+    atomic_fetch_add(&unreturned, atomic_load(&meta->bytes));
     size_t bytes = atomic_load_explicit(&meta->bytes, memory_order_relaxed);
     atomic_fetch_add_explicit(&lost, bytes, memory_order_relaxed);
     if (is_jemalloc(meta))

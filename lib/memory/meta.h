@@ -23,6 +23,9 @@ void meta_close(struct meta *meta);
 /* Bytes that had not been freed when their meta was closed, over the process's life: 0. */
 size_t meta_lost(void);
 
+/* Bytes that were not freed when their meta was closed, in all of the process: a leak. */
+size_t meta_unreturned(void);
+
 /* Zeroed and 16-byte aligned, or NULL. */
 void *meta_alloc(struct meta *meta, size_t size);
 void meta_free(struct meta *meta, void *memory, size_t size);

@@ -34,7 +34,7 @@ struct anchors {
 
 struct placement {
     struct anchors *anchors;
-    const struct frame_rule *rule;
+    const struct frame_rule *rule; /* NULL: any */
     struct gap gaps[ANCHORS][PLACEMENT_LEVELS][PLACEMENT_KEPT]; /* hi 0: none */
 };
 

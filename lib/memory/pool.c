@@ -366,15 +366,16 @@ bool code_at(uintptr_t pc, struct code_place *place)
 
 /* ---- life ------------------------------------------------------------- */
 
-/* The first region, in this mode, tested. */
+/*
+ * The first region, in this mode, tested.  Its rule is not known yet.  Where it goes,
+ * an earlier pool may have been, and in all likelihood with the same rule.
+ */
 static pp_status try_mode(pp_pool *pool, pp_wx wx, pp_error *error)
 {
-    struct frame_rule none;
     struct region *region;
     size_t base_next = pool->anchors.base_next;
-    pp_status status = frame_rule_from(NULL, &none, error);
-    if (status == PP_OK)
-        status = region_create(pool, wx, &none, &pool->anchors, pool->region_bytes, &region, error);
+    pp_status status = region_create(pool, wx, NULL, &pool->anchors, pool->region_bytes, &region,
+                                     error);
     if (status != PP_OK)
         return status;
     status = probe_region(region, error);

@@ -260,7 +260,8 @@ pp_status region_create(pp_pool *pool, pp_wx wx, const struct frame_rule *rule,
     region->pool = pool;
     region->wx = wx;
     region->memfd.fd = -1;
-    region->rule = *rule;
+    if (rule != NULL)
+        region->rule = *rule;
     pp_status status = view_map(region, rule, anchors, size, error);
     if (status != PP_OK) {
         pool_meta_free(pool, region, sizeof *region);

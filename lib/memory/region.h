@@ -65,7 +65,8 @@ struct span {
 /*
  * Map a region in the pool's mode, near the anchors if there is room, of at most
  * `size` bytes: halved until it fits, down to 2 MiB.  The rule only steers
- * clear of addresses that ran code of another one.  The region is not published.
+ * clear of addresses that ran code of another one; NULL: it is not known yet, and any
+ * address will do.  The region is not published.
  */
 pp_status region_create(pp_pool *pool, pp_wx wx, const struct frame_rule *rule,
                         struct anchors *anchors, size_t size, struct region **region,
