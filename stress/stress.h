@@ -52,7 +52,7 @@ struct scenario {
 };
 
 extern const struct scenario scenario_faults, scenario_osr, scenario_replay, scenario_resume,
-                             scenario_walk;
+                             scenario_retarget, scenario_walk;
 
 /* ---- what to do --------------------------------------------------------- */
 

@@ -22,6 +22,7 @@ pp_stress_SOURCES = \
 	stress/report.c \
 	stress/report.h \
 	stress/resume.c \
+	stress/retarget.c \
 	stress/run.h \
 	stress/samples.c \
 	stress/samples.h \

@@ -34,7 +34,7 @@ struct reloc_info {
     enum reloc_kind kind;
     uint8_t size;     /* bytes of the field or instruction */
     uint8_t before;   /* bytes before the field that may be read or rewritten (relaxation) */
-    uint8_t align;    /* of the offset */
+    uint8_t align;    /* of the offset; a power of two */
     bool instruction; /* patches an instruction: belongs in code */
     bool relative;    /* the field is a distance from its place */
 };
@@ -75,7 +75,7 @@ struct isa {
                                 trampoline, which stands for one address */
     uint32_t trap;           /* fills unused code, repeated: int3; udf */
     uint8_t trap_size;
-    uint8_t code_align;      /* of instructions */
+    uint8_t code_align;      /* of instructions; a power of two */
 
     const struct reloc_info *(*reloc_info)(uint16_t type); /* NULL: unknown */
 
@@ -127,6 +127,11 @@ extern const struct isa isa_x86_64, isa_aarch64;
 #else
 #error "libpatchpoint knows x86-64 and AArch64"
 #endif
+
+static inline bool isa_is_aligned(const struct isa *isa, uintptr_t code)
+{
+    return (code & (isa->code_align - 1u)) == 0;
+}
 
 /* The architecture by its public name, or NULL. */
 const struct isa *isa_find(pp_arch arch);

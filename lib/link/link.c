@@ -17,7 +17,6 @@ static struct link *link_open(pp_pool *pool)
         pool_meta_free(pool, link, sizeof *link);
         return NULL;
     }
-    pthread_mutex_init(&link->moving, NULL);
     return link;
 }
 
@@ -46,7 +45,6 @@ static void room_close(pp_pool *pool)
         return;
     trace_close_all(link, pool);
     symbol_table_close(&link->symbols, pool);
-    pthread_mutex_destroy(&link->moving);
     pool_meta_free(pool, link, sizeof *link);
 }
 
@@ -55,7 +53,7 @@ static void room_lock(pp_pool *pool)
     struct link *link = pool_room_state(pool, ROOM_LINK);
 
     if (link != NULL)
-        pthread_mutex_lock(&link->moving);
+        spin_lock(&link->moving);
 }
 
 static void room_unlock(pp_pool *pool)
@@ -63,7 +61,7 @@ static void room_unlock(pp_pool *pool)
     struct link *link = pool_room_state(pool, ROOM_LINK);
 
     if (link != NULL)
-        pthread_mutex_unlock(&link->moving);
+        spin_unlock(&link->moving);
 }
 
 static void room_add_stats(pp_pool *pool, pp_pool_stats *stats)
@@ -72,9 +70,9 @@ static void room_add_stats(pp_pool *pool, pp_pool_stats *stats)
 
     if (link == NULL)
         return;
-    pthread_mutex_lock(&link->moving);
+    spin_lock(&link->moving);
     stats->retargets += link->retargets;
-    pthread_mutex_unlock(&link->moving);
+    spin_unlock(&link->moving);
     stats->traces += atomic_load_explicit(&link->traces, memory_order_relaxed);
     stats->trampolines += atomic_load_explicit(&link->trampolines, memory_order_relaxed);
     stats->trampoline_bytes += atomic_load_explicit(&link->trampoline_bytes, memory_order_relaxed);

@@ -5,8 +5,8 @@
 
 #include "link/symbol.h"
 #include "memory/pool.h"
+#include "os/spin.h"
 
-#include <pthread.h>
 #include <stdatomic.h>
 
 struct trace;
@@ -16,7 +16,7 @@ struct link {
     struct symbol_table symbols;
     struct trace *free_traces;     /* records to use again; under pool_lock */
     struct trace_block *blocks;    /* all records; under pool_lock */
-    pthread_mutex_t moving;        /* guards addresses of symbols that move, and their literals;
+    struct spin moving;            /* guards addresses of symbols that move, and their literals;
                                       taken after a region's lock */
     size_t retargets;              /* calls that moved a symbol; under `moving` */
 

@@ -147,7 +147,7 @@ static pp_status validate_place(const struct plan *plan, size_t index,
         return refuse(plan, index, PP_E_ARG, "field reaches beyond its section");
     if (reloc->offset < info->before)
         return refuse(plan, index, PP_E_ARG, "instruction begins before its section");
-    if (reloc->offset % info->align != 0)
+    if ((reloc->offset & (info->align - 1u)) != 0)
         return refuse(plan, index, PP_E_ARG, "misaligned offset");
     return PP_OK;
 }
@@ -171,7 +171,7 @@ static pp_status validate_symbol(const struct plan *plan, size_t index,
         return refuse(plan, index, PP_E_ARG, "no such symbol in the pool");
     if (symbol_address(symbol) == 0)
         return refuse(plan, index, PP_E_ARG, "the symbol has no address in this build");
-    if (info->kind == RELOC_BRANCH && symbol_address(symbol) % isa->code_align != 0)
+    if (info->kind == RELOC_BRANCH && !isa_is_aligned(isa, symbol_address(symbol)))
         return refuse(plan, index, PP_E_ARG, "misaligned branch target");
     if (symbol->retarget != NULL && info->kind == RELOC_VALUE)
         return refuse(plan, index, PP_E_ARG, "the symbol may be retargeted, its address cannot "

@@ -90,7 +90,7 @@ static pp_status validate(const pp_trace_desc *desc, size_t used, size_t capacit
     if (used == 0 || used > capacity)
         return error_set(desc->error, PP_E_ARG, "%zu bytes used of a capacity of %zu", used,
                          capacity);
-    if (desc->entry >= used || desc->entry % isa_host.code_align != 0)
+    if (desc->entry >= used || !isa_is_aligned(&isa_host, desc->entry))
         return error_set(desc->error, PP_E_ARG, "the entry is not an instruction of the code");
     if (desc->reloc_count != 0 && desc->relocs == NULL)
         return error_set(desc->error, PP_E_ARG, "relocs is null, but reloc_count is not 0");

@@ -39,21 +39,21 @@ void retarget_free(pp_pool *pool, struct retarget *retarget)
 pp_status retarget_enter(struct link *link, pp_pool *pool, const struct symbol *symbol,
                          uintptr_t place)
 {
-    struct retarget_literal *literal = &symbol->retarget->first;
+    struct retarget_literal *first = &symbol->retarget->first, *literal = first;
 
-    pthread_mutex_lock(&link->moving);
-    if (literal->place != 0) {
+    spin_lock(&link->moving);
+    if (first->place != 0) {
+        spin_unlock(&link->moving);
         literal = pool_meta_alloc(pool, sizeof *literal);
-        if (literal == NULL) {
-            pthread_mutex_unlock(&link->moving);
+        if (literal == NULL)
             return PP_E_NOMEM;
-        }
-        literal->next = symbol->retarget->first.next;
-        symbol->retarget->first.next = literal;
+        spin_lock(&link->moving);
+        literal->next = first->next;
+        first->next = literal;
     }
     literal->place = place;
     store(place, symbol_address(symbol));
-    pthread_mutex_unlock(&link->moving);
+    spin_unlock(&link->moving);
     return PP_OK;
 }
 
@@ -61,7 +61,7 @@ void retarget_leave(struct link *link, pp_pool *pool, const struct symbol *symbo
 {
     struct retarget_literal *first = &symbol->retarget->first, *gone = NULL;
 
-    pthread_mutex_lock(&link->moving);
+    spin_lock(&link->moving);
     if (first->place == place) {
         first->place = 0;
     } else {
@@ -73,7 +73,7 @@ void retarget_leave(struct link *link, pp_pool *pool, const struct symbol *symbo
             break;
         }
     }
-    pthread_mutex_unlock(&link->moving);
+    spin_unlock(&link->moving);
     if (gone != NULL)
         pool_meta_free(pool, gone, sizeof *gone);
 }
@@ -82,11 +82,11 @@ bool retarget_verify(struct link *link, const struct symbol *symbol, uintptr_t p
 {
     const struct retarget_literal *literal = &symbol->retarget->first;
 
-    pthread_mutex_lock(&link->moving);
+    spin_lock(&link->moving);
     while (literal != NULL && literal->place != place)
         literal = literal->next;
     bool good = literal != NULL && *(const uint64_t *) place == symbol_address(symbol);
-    pthread_mutex_unlock(&link->moving);
+    spin_unlock(&link->moving);
     return good;
 }
 
@@ -107,7 +107,7 @@ pp_status pp_symbol_retarget(pp_pool *pool, pp_symbol number, const void *addres
 {
     if (pool == NULL || address == NULL)
         return error_set(error, PP_E_ARG, "no pool, or no address");
-    if ((uintptr_t) address % isa_host.code_align != 0)
+    if (!isa_is_aligned(&isa_host, (uintptr_t) address))
         return error_set(error, PP_E_ARG, "the address is not one of an instruction");
     struct link *link = link_of(pool);
     if (link == NULL)
@@ -116,7 +116,7 @@ pp_status pp_symbol_retarget(pp_pool *pool, pp_symbol number, const void *addres
     if (symbol == NULL || symbol->retarget == NULL)
         return refuse(symbol, number, error);
 
-    pthread_mutex_lock(&link->moving);
+    spin_lock(&link->moving);
     atomic_store_explicit(&symbol->address, (uintptr_t) address, memory_order_release);
     for (const struct retarget_literal *literal = &symbol->retarget->first; literal != NULL;
          literal = literal->next) {
@@ -124,6 +124,6 @@ pp_status pp_symbol_retarget(pp_pool *pool, pp_symbol number, const void *addres
             store(literal->place, (uintptr_t) address);
     }
     link->retargets++;
-    pthread_mutex_unlock(&link->moving);
+    spin_unlock(&link->moving);
     return PP_OK;
 }

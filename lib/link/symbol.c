@@ -231,7 +231,7 @@ pp_symbol symbol_declare_locked(struct symbol_table *table, pp_pool *pool, const
     bool moves = (flags & PP_SYMBOL_RETARGETABLE) != 0;
 
     if (address == 0 || (flags & ~(uint32_t) PP_SYMBOL_RETARGETABLE) != 0 ||
-        (moves && address % isa_host.code_align != 0))
+        (moves && !isa_is_aligned(&isa_host, address)))
         return PP_SYMBOL_NONE;
     uint32_t found = name != NULL ? find_name(table, name) : find_address(table, address, moves);
     if (found != 0)

@@ -187,7 +187,7 @@ static pp_status validate(const pp_trace_desc *desc)
         return error_set(error, PP_E_ARG, "data_align is not a power of two up to 4096");
     if (desc->reloc_count != 0 && desc->relocs == NULL)
         return error_set(error, PP_E_ARG, "relocs is null, but reloc_count is not 0");
-    if (desc->entry >= desc->code_size || desc->entry % isa_host.code_align != 0)
+    if (desc->entry >= desc->code_size || !isa_is_aligned(&isa_host, desc->entry))
         return error_set(error, PP_E_ARG, "the entry is not an instruction of the code");
     if ((desc->flags & ~(uint32_t) PP_TRACE_OWN_TRAMPOLINES) != 0)
         return error_set(error, PP_E_ARG, "unknown flags");
