@@ -509,6 +509,7 @@ static bool only_backing(void)
 {
     struct sock_filter filter[] = {
         BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(struct seccomp_data, nr)),
+        ALLOW(SYS_madvise),
         ALLOW(SYS_fallocate),
         ALLOW(SYS_newfstatat), /* is the descriptor still ours? */
         ALLOW(SYS_fstat),

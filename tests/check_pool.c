@@ -18,6 +18,7 @@
 #include <sys/mman.h>
 #include <sys/prctl.h>
 #include <sys/resource.h>
+#include <sys/stat.h>
 #include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
@@ -232,15 +233,18 @@ START_TEST(resident_is_exact_and_close_to_what_lives)
         require(take(pool, size, &span) == PP_OK);
         require(write_return(&span, i) == PP_OK);
         sum += (size + 15) & -(size_t) 16;
-        if (i % 100 == 0)
-            ck_assert_uint_eq(stats_of(pool).resident, (sum + page - 1) & -page);
+        if (i % 100 == 0) { /* what is asked for at once grows with what there is */
+            ck_assert_uint_ge(stats_of(pool).resident, sum);
+            ck_assert_uint_le(stats_of(pool).resident, sum + sum / 200 + page);
+        }
     }
     pp_pool_stats stats = stats_of(pool);
     printf("resident %zu of %zu requested\n", stats.resident, stats.requested);
     ck_assert_uint_le(100 * stats.resident, 101 * stats.requested);
     verify(pool);
-    region_trim(span.region);
-    ck_assert_uint_eq(stats_of(pool).resident, stats.resident);
+    region_trim(span.region, SIZE_MAX);
+    ck_assert_uint_eq(stats_of(pool).resident, (sum + page - 1) & -page);
+    verify(pool);
     pp_pool_destroy(pool);
 }
 END_TEST
@@ -260,7 +264,7 @@ START_TEST(trimming_gives_back_whole_pages_of_holes)
     for (unsigned i = 0; i < 64; i += 2)
         ck_assert_int_eq(pool_free(pool, span[i].exec), PP_OK);
     ck_assert_uint_eq(stats_of(pool).resident, full);
-    ck_assert_uint_eq(region_trim(span[0].region), 32 * page);
+    ck_assert_uint_eq(region_trim(span[0].region, SIZE_MAX), 32 * page);
     ck_assert_uint_eq(stats_of(pool).resident, full - 32 * page);
     verify(pool);
     for (unsigned i = 0; i < 64; i += 2) {
@@ -518,7 +522,11 @@ START_TEST(no_descriptors_is_a_reason_to_flip)
 }
 END_TEST
 
-START_TEST(a_host_that_closes_all_descriptors_gets_a_status)
+/*
+ * DUAL asks for memory through its write view and goes on, where the kernel can do
+ * that; what needs the descriptor is refused, and nobody else's is touched.
+ */
+START_TEST(a_host_that_closes_all_descriptors_loses_nothing)
 {
     struct span span, more;
     pp_pool *pool = open_pool(PP_WX_AUTO);
@@ -532,11 +540,20 @@ START_TEST(a_host_that_closes_all_descriptors_gets_a_status)
     ck_assert_int_eq(reused, fd);
     ck_assert_int_eq(ftruncate(reused, 4096), 0);
     ck_assert_uint_eq(run(&span), 5);
-    pp_status status = take(pool, 100000, &more);
-    ck_assert_int_eq(status, PP_E_SYSTEM);
-    ck_assert_int_eq(error.system_errno, EBADF);
+    ck_assert_int_eq(take(pool, 100000, &more), PP_OK);
+    ck_assert_int_eq(write_return(&more, 6), PP_OK);
+    ck_assert_uint_eq(run(&more), 6);
+    verify(pool);
+    ck_assert_int_eq(pool_free(pool, more.exec), PP_OK);
+    region_trim(more.region, SIZE_MAX);
+    verify(pool);
+    ck_assert_uint_eq(run(&span), 5);
     ck_assert_uint_eq(stats_of(pool).spans, 1);
     pp_pool_destroy(pool);
+    struct stat status;
+    ck_assert_int_eq(fstat(reused, &status), 0);
+    ck_assert_int_eq(status.st_size, 4096);
+    ck_assert_int_eq(status.st_blocks, 0);
     ck_assert_int_eq(close(reused), 0);
 }
 END_TEST
@@ -819,7 +836,7 @@ int main(void)
     tcase_add_test(rest, a_file_size_limit_does_not_kill);
     tcase_add_test(rest, little_address_space_gives_a_smaller_region);
     tcase_add_test(rest, no_descriptors_is_a_reason_to_flip);
-    tcase_add_test(rest, a_host_that_closes_all_descriptors_gets_a_status);
+    tcase_add_test(rest, a_host_that_closes_all_descriptors_loses_nothing);
     tcase_add_test(rest, dual_works_where_executable_memory_may_not_be_made);
     tcase_add_test(rest, damage_is_found);
     suite_add_tcase(suite, rest);

@@ -157,6 +157,172 @@ START_TEST(a_span_whose_write_cannot_end_is_given_back)
 }
 END_TEST
 
+/* ---- memory behind pages ---------------------------------------------- */
+
+static pp_pool *open_with(pp_wx wx, size_t idle_bytes)
+{
+    pp_pool_options options = { .size = sizeof options, .wx = wx, .idle_bytes = idle_bytes,
+                                .error = &error };
+    pp_pool *pool = NULL;
+    pp_status status = pp_pool_create(&options, &pool);
+    ck_assert_msg(status == PP_OK || status == PP_E_UNSUPPORTED, "%s", error.text);
+    return status == PP_OK ? pool : NULL;
+}
+
+static size_t idle_of(pp_pool *pool)
+{
+    return atomic_load(&pool->idle.bytes);
+}
+
+static size_t decommits(pp_pool *pool)
+{
+    return atomic_load(&pool->idle.decommits);
+}
+
+#define MANY 4000
+static struct span many[MANY];
+
+static size_t fill_many(pp_pool *pool, uint64_t *state)
+{
+    size_t sum = 0;
+    for (unsigned i = 0; i < MANY; i++) {
+        size_t size = 16 + next_random(state) % 3000;
+        require(take(pool, size, &many[i]) == PP_OK);
+        require(write_return(&many[i], i & 0xffff) == PP_OK);
+        sum += size;
+    }
+    return sum;
+}
+
+static void shuffle(uint64_t *state)
+{
+    for (unsigned i = MANY; i > 1; i--) {
+        unsigned other = (unsigned) (next_random(state) % i);
+        struct span span = many[i - 1];
+        many[i - 1] = many[other];
+        many[other] = span;
+    }
+}
+
+START_TEST(idle_memory_goes_back_in_bulk)
+{
+    const size_t keep = 1 << 20;
+    uint64_t state = seed();
+    pp_pool *pool = open_with((pp_wx) _i, keep);
+    if (pool == NULL)
+        return;
+    for (unsigned order = 0; order < 2; order++) {
+        size_t sum = fill_many(pool, &state), before = decommits(pool);
+        struct region *region = many[0].region;
+        ck_assert_uint_ge(atomic_load(&region->committed), sum);
+        sum = atomic_load(&region->committed);
+        if (order == 1)
+            shuffle(&state);
+        for (unsigned i = 0; i < MANY; i++) {
+            require(pool_free(pool, many[i].exec) == PP_OK);
+            require(idle_of(pool) <= keep);
+            if (i % 500 == 0)
+                verify(pool);
+        }
+        verify(pool);
+        ck_assert_uint_ge(idle_of(pool), keep / 4);
+        ck_assert_uint_eq(idle_of(pool), atomic_load(&region->committed));
+        size_t times = decommits(pool) - before, least = (sum - keep) / keep;
+        printf("%zu bytes went back in %zu times\n", sum, times);
+        ck_assert_uint_ge(times, least);
+        ck_assert_uint_le(times, 4 * (least + 2));
+        if (_i != PP_WX_FLIP)
+            ck_assert_uint_le(stats_of(pool).resident, keep + 65536);
+    }
+    pp_pool_destroy(pool);
+}
+END_TEST
+
+START_TEST(small_churn_asks_the_kernel_for_nothing)
+{
+    uint64_t state = seed();
+    pp_pool *pool = open_with(PP_WX_AUTO, 0);
+    if (stats_of(pool).wx != PP_WX_DUAL)
+        return;
+    fill_many(pool, &state);
+    pp_fault script[] = { { .call = PP_FAULT_MADVISE, .first = UINT64_MAX, .count = 1 } };
+    for (unsigned round = 0; round < 2; round++) {
+        ck_assert_int_eq(pp_fault_set(script, 1), PP_OK);
+        for (unsigned i = 0; i < 20000; i++) {
+            struct span *span = &many[next_random(&state) % MANY];
+            require(pool_free(pool, span->exec) == PP_OK);
+            require(take(pool, 16 + next_random(&state) % 3000, span) == PP_OK);
+            require(write_return(span, 1) == PP_OK);
+        }
+        printf("round %u: %zu pieces of memory\n", round, (size_t) pp_fault_seen(PP_FAULT_MADVISE));
+        /* Then all the memory is there that it takes. */
+        if (round == 1)
+            ck_assert_uint_le(pp_fault_seen(PP_FAULT_MADVISE), 40);
+        ck_assert_uint_eq(pp_fault_seen(PP_FAULT_FALLOCATE), 0);
+    }
+    ck_assert_int_eq(pp_fault_set(NULL, 0), PP_OK);
+    ck_assert_uint_eq(decommits(pool), 0);
+    verify(pool);
+    pp_pool_destroy(pool);
+}
+END_TEST
+
+START_TEST(memory_is_asked_for_in_pieces_that_grow)
+{
+    pp_pool *pool = open_with(PP_WX_AUTO, 0);
+    if (stats_of(pool).wx != PP_WX_DUAL)
+        return;
+    size_t page = (size_t) sysconf(_SC_PAGESIZE);
+    pp_fault script[] = { { .call = PP_FAULT_MADVISE, .first = UINT64_MAX, .count = 1 } };
+    ck_assert_int_eq(pp_fault_set(script, 1), PP_OK);
+    struct span span;
+    for (unsigned i = 0; i < 16384; i++)
+        require(take(pool, 1024, &span) == PP_OK);
+    size_t calls = pp_fault_seen(PP_FAULT_MADVISE), pages = (16 << 20) / page;
+    ck_assert_int_eq(pp_fault_set(NULL, 0), PP_OK);
+    printf("%zu calls for %zu pages\n", calls, pages);
+    ck_assert_uint_lt(calls, pages / 3);
+    verify(pool);
+    pp_pool_destroy(pool);
+}
+END_TEST
+
+START_TEST(all_memory_is_kept_if_asked_for)
+{
+    uint64_t state = seed();
+    pp_pool *pool = open_with(PP_WX_AUTO, SIZE_MAX);
+    size_t sum = fill_many(pool, &state);
+    for (unsigned i = 0; i < MANY; i++)
+        require(pool_free(pool, many[i].exec) == PP_OK);
+    ck_assert_uint_ge(idle_of(pool), sum);
+    ck_assert_uint_eq(decommits(pool), 0);
+    verify(pool);
+    pp_pool_destroy(pool);
+}
+END_TEST
+
+/* Neither a hole punched by the descriptor nor one by the view: the memory stays, and is used. */
+START_TEST(memory_that_cannot_go_back_is_used_again)
+{
+    uint64_t state = seed();
+    pp_pool *pool = open_with((pp_wx) _i, 4096);
+    if (pool == NULL)
+        return;
+    for (unsigned round = 0; round < 2; round++) {
+        fill_many(pool, &state);
+        pp_fault script[] = { { .call = PP_FAULT_MADVISE, .first = 1, .error = EPERM },
+                              { .call = PP_FAULT_FALLOCATE, .first = 1, .error = EOPNOTSUPP } };
+        ck_assert_int_eq(pp_fault_set(script, 2), PP_OK);
+        for (unsigned i = 0; i < MANY; i++)
+            require(pool_free(pool, many[i].exec) == PP_OK);
+        ck_assert_int_eq(pp_fault_set(NULL, 0), PP_OK);
+        verify(pool);
+    }
+    ck_assert_uint_eq(decommits(pool), 0);
+    pp_pool_destroy(pool);
+}
+END_TEST
+
 int main(void)
 {
     Suite *suite = suite_create("region");
@@ -166,6 +332,15 @@ int main(void)
     tcase_add_test(publish, a_batch_that_is_refused_stays_writable);
     tcase_add_test(publish, a_span_whose_write_cannot_end_is_given_back);
     suite_add_tcase(suite, publish);
+    TCase *memory = tcase_create("memory");
+    tcase_set_timeout(memory, 30);
+    tcase_add_loop_test(memory, idle_memory_goes_back_in_bulk, PP_WX_DUAL, PP_WX_RWX + 1);
+    tcase_add_test(memory, small_churn_asks_the_kernel_for_nothing);
+    tcase_add_test(memory, memory_is_asked_for_in_pieces_that_grow);
+    tcase_add_test(memory, all_memory_is_kept_if_asked_for);
+    tcase_add_loop_test(memory, memory_that_cannot_go_back_is_used_again, PP_WX_DUAL,
+                        PP_WX_RWX + 1);
+    suite_add_tcase(suite, memory);
     SRunner *runner = srunner_create(suite);
     srunner_run_all(runner, CK_ENV);
     int failed = srunner_ntests_failed(runner);

@@ -254,9 +254,9 @@ static void check_free(struct world *world)
 }
 
 const struct operation sweep_span_operations[] = {
-    { "span: alloc", CALL(METADATA), CALL(FALLOCATE), CALL(MPROTECT), prepare_none, run_alloc,
+    { "span: alloc", CALL(METADATA), CALL(MADVISE), CALL(MPROTECT), prepare_none, run_alloc,
       check_alloc, NULL, NULL },
-    { "span: alloc framed", CALL(METADATA), CALL(FALLOCATE), CALL(MPROTECT), prepare_none,
+    { "span: alloc framed", CALL(METADATA), CALL(MADVISE), CALL(MPROTECT), prepare_none,
       run_alloc_framed, check_alloc, NULL, NULL },
     { "span: alloc second rule", CALL(METADATA) | CALL(MMAP) | CALL(OPEN), MEMFD_CALLS,
       CALL(MPROTECT), prepare_other_rule, run_alloc_framed, check_alloc, NULL, NULL },

@@ -102,9 +102,9 @@ static void lock_pool(pp_pool *pool)
     pthread_mutex_lock(&pool->opening);
     pthread_mutex_lock(&pool->lock);
     for (struct region *region = atomic_load(&pool->regions); region != NULL; region = region->next)
-        pthread_mutex_lock(&region->lock);
-    for (struct region *region = atomic_load(&pool->regions); region != NULL; region = region->next)
         pthread_mutex_lock(&region->back_lock);
+    for (struct region *region = atomic_load(&pool->regions); region != NULL; region = region->next)
+        pthread_mutex_lock(&region->lock);
     for (unsigned i = 0; i < ROOM_COUNT; i++) {
         if (pool_rooms[i] != NULL && pool_rooms[i]->lock != NULL)
             pool_rooms[i]->lock(pool);
@@ -123,8 +123,8 @@ static void unlock_pool(pp_pool *pool)
     }
     for (struct region *region = atomic_load(&pool->regions); region != NULL;
          region = region->next) {
-        pthread_mutex_unlock(&region->back_lock);
         pthread_mutex_unlock(&region->lock);
+        pthread_mutex_unlock(&region->back_lock);
     }
     pthread_mutex_unlock(&pool->lock);
     pthread_mutex_unlock(&pool->opening);
@@ -167,6 +167,7 @@ static void parent(void)
 static void inherit(struct region *region)
 {
     region->inherited = true;
+    region->idle = 0;
     descriptor_close(&region->memfd);
 }
 
@@ -189,6 +190,7 @@ static void child(void)
         if (pool->spare != NULL)
             inherit(pool->spare);
         recount(pool);
+        idle_inherit(&pool->idle);
         limit_child(&pool->limit);
     }
     if (pools != NULL)

@@ -82,6 +82,7 @@ pp_status options_set(pp_pool *pool, const pp_pool_options *options)
         return error_set(options->error, PP_E_ARG, "unknown flags 0x%x", (unsigned) options->flags);
     pool->region_bytes = bytes < REGION_MAX ? bytes : REGION_MAX;
     pool->limit_bytes = options->limit_bytes;
+    idle_init(&pool->idle, options->idle_bytes, pool->region_bytes);
     pool->limit.ask = options->on_limit;
     pool->limit.host = options->on_limit_host;
     pool->landing_pads = (options->flags & PP_POOL_LANDING_PADS) != 0;

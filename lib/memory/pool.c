@@ -157,6 +157,7 @@ static bool count_up(pp_pool *pool, size_t bytes)
 static void count_down(pp_pool *pool, size_t bytes)
 {
     atomic_fetch_sub_explicit(&pool->used, bytes, memory_order_relaxed);
+    pool_trim(pool);
 }
 
 struct request {

@@ -59,7 +59,7 @@ pp_status probe_region(struct region *region, pp_error *error)
     if (status != PP_OK)
         return status;
     status = region_free(region, exec, generation, NULL, &bytes, error);
-    region_trim(region);
+    region_trim(region, SIZE_MAX);
     /* What ran was run by this thread alone, and it has waited for its own caches. */
     atomic_store_explicit(&region->published, region->code_lo, memory_order_relaxed);
     return status;

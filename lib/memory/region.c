@@ -12,6 +12,8 @@
 
 #include <string.h>
 
+#define LONG_SPAN ((size_t) 2048) /* longer ones are not filled with traps under the lock */
+
 /* ---- spans ------------------------------------------------------------ */
 
 static void update_room_locked(struct region *region)
@@ -54,10 +56,12 @@ static void settle_locked(struct region *region)
     for (size_t i = 0; i < region->limbo_count; i++) {
         size_t offset = (size_t) region->limbo[i] << SPAN_GRANULE_SHIFT;
         size_t size = span_space_extent(&region->spans, offset);
-        if (region_zap(region, region->code_lo + offset, size, NULL) == PP_OK)
-            span_space_reclaim(&region->spans, offset);
-        else
+        if (region_zap(region, region->code_lo + offset, size, NULL) != PP_OK) {
             region->limbo[kept++] = region->limbo[i];
+            continue;
+        }
+        span_space_reclaim(&region->spans, offset);
+        backing_give_locked(region, offset, size);
     }
     region->limbo_count = kept;
     update_room_locked(region);
@@ -78,8 +82,8 @@ void region_settle(struct region *region)
     pthread_mutex_unlock(&region->lock);
 }
 
-pp_status region_alloc(struct region *region, size_t size, size_t align, const void *owner,
-                       uintptr_t *exec, uint32_t *generation, pp_error *error)
+static pp_status take(struct region *region, size_t size, size_t align, const void *owner,
+                      uintptr_t *exec, uint32_t *generation, pp_error *error)
 {
     struct span_slot slot;
     pp_status status = PP_OK;
@@ -93,14 +97,10 @@ pp_status region_alloc(struct region *region, size_t size, size_t align, const v
         status = error_set(error, PP_E_NOMEM, "no memory for bookkeeping");
         break;
     case SPAN_FOUND:
-        *exec = region->code_lo + ((uintptr_t) slot.start << region->spans.shift);
-        int number = region->wx == PP_WX_FLIP ? 0 : backing_ensure(region, *exec, size);
-        if (number != 0) {
-            status = view_refused(error, "fallocate", number);
-            break;
-        }
         slot.owner = owner;
-        span_space_take(&region->spans, &slot);
+        backing_take_locked(region, (size_t) slot.start << region->spans.shift,
+                            (size_t) slot.units << region->spans.shift);
+        *exec = region->code_lo + span_space_take(&region->spans, &slot);
         *generation = region->spans.generation;
         update_room_locked(region);
     }
@@ -108,18 +108,55 @@ pp_status region_alloc(struct region *region, size_t size, size_t align, const v
     return status;
 }
 
+/* Memory is asked for without the lock: the span is there, but nobody knows of it yet. */
+pp_status region_alloc(struct region *region, size_t size, size_t align, const void *owner,
+                       uintptr_t *exec, uint32_t *generation, pp_error *error)
+{
+    pp_status status = take(region, size, align, owner, exec, generation, error);
+    if (status != PP_OK || region->wx == PP_WX_FLIP)
+        return status;
+    int number = backing_ensure(region, *exec, size);
+    if (number == 0)
+        return PP_OK;
+    region_unalloc(region, *exec);
+    return view_refused(error, "fallocate", number);
+}
+
+/* [offset, offset + size) is part of a hole from here on. */
+static void became_hole_locked(struct region *region, size_t offset, size_t size)
+{
+    backing_give_locked(region, offset, size);
+    update_room_locked(region);
+}
+
+/*
+ * A span goes.  Long ones are filled with traps while others work on: they keep
+ * their place, without being spans.  FLIP has to ask the kernel, and may be refused:
+ * then nothing has happened yet.
+ */
 static pp_status release_locked(struct region *region, const struct span_info *info,
                                 pp_error *error)
 {
+    uintptr_t exec = region->code_lo + info->start;
     settle_locked(region);
     if (defer_locked(region, info->start)) {
         span_space_retire(&region->spans, info->start);
         return PP_OK;
     }
-    pp_status status = region_zap(region, region->code_lo + info->start, info->extent, error);
-    if (status == PP_OK)
+    if (region->wx == PP_WX_FLIP || info->extent <= LONG_SPAN) {
+        pp_status status = region_zap(region, exec, info->extent, error);
+        if (status != PP_OK)
+            return status;
         span_space_free(&region->spans, info->start);
-    return status;
+    } else {
+        span_space_retire(&region->spans, info->start);
+        pthread_mutex_unlock(&region->lock);
+        region_zap(region, exec, info->extent, NULL);
+        pthread_mutex_lock(&region->lock);
+        span_space_reclaim(&region->spans, info->start);
+    }
+    became_hole_locked(region, info->start, info->extent);
+    return PP_OK;
 }
 
 static bool is_generation(const struct span_info *info, uint32_t generation)
@@ -142,10 +179,8 @@ pp_status region_free(struct region *region, uintptr_t exec, uint32_t generation
         error_set(error, status, "another span is there by now");
     else
         status = release_locked(region, &info, error);
-    if (status == PP_OK) {
-        update_room_locked(region);
+    if (status == PP_OK)
         *bytes = info.extent;
-    }
     pthread_mutex_unlock(&region->lock);
     return status;
 }
@@ -156,7 +191,7 @@ size_t region_unalloc(struct region *region, uintptr_t exec)
     pthread_mutex_lock(&region->lock);
     bytes = span_space_extent(&region->spans, offset);
     span_space_free(&region->spans, offset);
-    update_room_locked(region);
+    became_hole_locked(region, offset, bytes);
     pthread_mutex_unlock(&region->lock);
     return bytes;
 }
@@ -167,11 +202,38 @@ size_t region_discard(struct region *region, uintptr_t exec)
     pthread_mutex_lock(&region->lock);
     bytes = span_space_extent(&region->spans, offset);
     if (region_zap(region, exec, bytes, NULL) != PP_OK)
-        backing_forget(region, exec, bytes);
+        backing_forget_locked(region, exec, bytes);
     span_space_free(&region->spans, offset);
-    update_room_locked(region);
+    became_hole_locked(region, offset, bytes);
     pthread_mutex_unlock(&region->lock);
     return bytes;
+}
+
+/* The tail of a span, from `keep` on, becomes a hole. */
+static pp_status cut_locked(struct region *region, const struct span_info *info, size_t keep,
+                            size_t size)
+{
+    size_t tail = info->start + keep, bytes = info->extent - keep;
+    /* The tail must not become traps and then stay the span's. */
+    if (!span_space_shrink_prepare(&region->spans, info->start, size))
+        return PP_E_NOMEM;
+    if (region->wx == PP_WX_FLIP || bytes <= LONG_SPAN) {
+        pp_status status = region_zap(region, region->code_lo + tail, bytes, NULL);
+        if (status != PP_OK)
+            return status;
+    } else {
+        if (!span_space_split(&region->spans, info->start, keep))
+            return PP_E_NOMEM;
+        span_space_retire(&region->spans, tail);
+        pthread_mutex_unlock(&region->lock);
+        region_zap(region, region->code_lo + tail, bytes, NULL);
+        pthread_mutex_lock(&region->lock);
+        span_space_reclaim(&region->spans, tail);
+    }
+    (void) span_space_shrink(&region->spans, info->start, size);
+    if (bytes > 0)
+        became_hole_locked(region, tail, bytes);
+    return PP_OK;
 }
 
 pp_status region_shrink(struct region *region, uintptr_t exec, uint32_t generation, size_t size,
@@ -185,16 +247,10 @@ pp_status region_shrink(struct region *region, uintptr_t exec, uint32_t generati
         is_generation(&info, generation)) {
         size_t keep = (size + unit - 1) & -unit;
         status = size == 0 || size > info.size ? PP_E_ARG : PP_OK;
-        /* The tail must not become traps and then stay the span's. */
-        if (status == PP_OK && !span_space_shrink_prepare(&region->spans, offset, size))
-            status = PP_E_NOMEM;
         if (status == PP_OK)
-            status = region_zap(region, exec + keep, info.extent - keep, NULL);
-        if (status == PP_OK) {
-            (void) span_space_shrink(&region->spans, offset, size);
-            update_room_locked(region);
+            status = cut_locked(region, &info, keep, size);
+        if (status == PP_OK)
             *bytes = info.extent - keep;
-        }
     }
     pthread_mutex_unlock(&region->lock);
     return status;
@@ -288,10 +344,12 @@ void region_destroy(struct region *region)
 
 const char *region_verify(struct region *region)
 {
+    pthread_mutex_lock(&region->back_lock);
     pthread_mutex_lock(&region->lock);
     const char *broken = span_space_verify(&region->spans);
     if (broken == NULL && !region->inherited)
         broken = backing_verify_locked(region);
     pthread_mutex_unlock(&region->lock);
+    pthread_mutex_unlock(&region->back_lock);
     return broken;
 }

@@ -41,9 +41,16 @@ struct region {
     struct span_space spans;      /* offsets from code_lo */
     atomic_size_t room;           /* no hole is longer; a hint, for looking without the lock */
     struct descriptor memfd;      /* PP_WX_DUAL, PP_WX_REMAP */
-    pthread_mutex_t back_lock;    /* guards changes of `backed`; taken after `lock` */
+    pthread_mutex_t back_lock;    /* guards changes of `backed`; taken before `lock` */
     _Atomic uint64_t *backed;     /* a bit for each page of the executable view: memory is behind
-                                     it, and traps are wherever no span was written */
+                                     it, and traps are wherever no span was written; changed with
+                                     both locks held */
+    atomic_size_t committed;      /* bytes of backed pages; changed with both locks held */
+    size_t idle;                  /* bytes of backed pages that lie wholly in holes; lock */
+    size_t trim_from;             /* offset at which trimming goes on; back_lock */
+    bool populates;               /* MADV_POPULATE_WRITE has been seen to work; back_lock */
+    bool populates_not;           /* the kernel does not have it; back_lock */
+    atomic_bool unback_refused;   /* pages cannot be given back */
     _Atomic uint64_t *writable;   /* PP_WX_FLIP: a bit for each page that has its write
                                      permission; changed by whoever owns the page */
     _Atomic uintptr_t published;  /* no span behind it was ever executable for anybody */
@@ -125,8 +132,8 @@ size_t region_discard(struct region *region, uintptr_t exec);
  */
 void region_settle(struct region *region);
 
-/* Give back the pages that lie wholly in holes.  Bytes. */
-size_t region_trim(struct region *region);
+/* Give back idle pages, up to `want` bytes.  Bytes that were given back. */
+size_t region_trim(struct region *region, size_t want);
 
 /* Bytes of code, islands and literals that have pages behind them. */
 size_t region_resident(struct region *region);

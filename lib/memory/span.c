@@ -617,6 +617,20 @@ size_t span_space_largest(const struct span_space *space)
     return (size_t) longest << space->shift;
 }
 
+bool span_space_hole_at(const struct span_space *space, size_t offset, size_t *start,
+                        size_t *size)
+{
+    uint32_t unit = (uint32_t) (offset >> space->shift);
+    if (offset >> space->shift >= space->starts.units)
+        return false;
+    uint32_t first = starts_before(&space->starts, unit);
+    if (!is_hole(space, chain_find(space, first)))
+        return false;
+    *start = (size_t) first << space->shift;
+    *size = (size_t) (next_start(space, unit + 1) - first) << space->shift;
+    return true;
+}
+
 bool span_space_next_hole(const struct span_space *space, size_t *offset, size_t *size)
 {
     uint32_t unit = next_start(space, (uint32_t) (*offset >> space->shift));

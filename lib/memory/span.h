@@ -140,6 +140,10 @@ size_t span_space_bound(const struct span_space *space);
 /* NULL if every invariant holds, or a sentence about the first that does not. */
 const char *span_space_verify(const struct span_space *space);
 
+/* The hole that holds this offset.  False: none does. */
+bool span_space_hole_at(const struct span_space *space, size_t offset, size_t *start,
+                        size_t *size);
+
 /* Holes in ascending order, for tests and trimming: the first that begins at or after *offset. */
 bool span_space_next_hole(const struct span_space *space, size_t *offset, size_t *size);
 

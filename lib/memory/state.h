@@ -3,13 +3,14 @@
  * What a pool consists of.
  *
  * Locks, in the order in which they are taken: fork's list of pools, `opening`,
- * `lock`, a region's lock, its back_lock, those of the rooms, the claims of
+ * `lock`, a region's back_lock, its lock, those of the rooms, the claims of
  * addresses, the pool's fallbacks, its limit.
  */
 #ifndef MEMORY_STATE_H
 #define MEMORY_STATE_H
 
 #include "memory/fallback.h"
+#include "memory/idle.h"
 #include "memory/limit.h"
 #include "memory/meta.h"
 #include "memory/pool.h"
@@ -33,6 +34,7 @@ struct pp_pool {
     atomic_size_t used;               /* bytes of live spans */
     struct retirement retirement;
     atomic_size_t barriers;           /* number of barriers on all cores */
+    struct idle idle;
     _Atomic(void *) rooms[ROOM_COUNT];
     struct fallbacks fallbacks;
     struct pp_pool *next;             /* in fork's list */

@@ -31,6 +31,8 @@ static void tell_region(struct region *region, pp_region_info *info, struct size
     info->spans = region->spans.spans;
     info->requested = region->spans.requested;
     info->used = region->spans.used;
+    info->committed = atomic_load(&region->committed);
+    info->idle = region->idle;
     /* No span of an inherited region will ever be taken. */
     info->largest_hole = region->inherited ? 0 : span_space_largest(&region->spans);
     if (classes != NULL)
@@ -82,6 +84,8 @@ pp_status pp_pool_get_stats(pp_pool *pool, pp_pool_stats *stats)
             pool_rooms[i]->add_stats(pool, &sum);
     }
     sum.metadata = atomic_load_explicit(&pool->meta.bytes, memory_order_relaxed);
+    sum.barriers = atomic_load_explicit(&pool->barriers, memory_order_relaxed);
+    sum.decommits = atomic_load_explicit(&pool->idle.decommits, memory_order_relaxed);
     fallbacks_add_stats(&pool->fallbacks, &sum);
     sized_write(stats, &sum, sizeof sum);
     return PP_OK;

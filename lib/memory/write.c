@@ -54,6 +54,13 @@ static int flip(struct region *region, uintptr_t lo, size_t bytes, bool writable
     return number;
 }
 
+static int open_pages(struct region *region, uintptr_t exec, size_t size)
+{
+    size_t bytes;
+    uintptr_t lo = page_range(exec, size, &bytes);
+    return is_writable(region, lo, bytes) ? 0 : flip(region, lo, bytes, true);
+}
+
 /* Pages of a region that end their write together. */
 struct run {
     struct region *region;
@@ -122,14 +129,10 @@ pp_status region_write_begin(struct region *region, uintptr_t exec, size_t size,
         return error_set(error, PP_E_ARG, "write outside the region's code");
     if (region->inherited)
         return error_set(error, PP_E_UNSUPPORTED, "code from before a fork is never written");
-    if (region->wx == PP_WX_FLIP) {
-        size_t bytes;
-        uintptr_t lo = page_range(exec, size, &bytes);
-        int number = is_writable(region, lo, bytes) ? 0 : flip(region, lo, bytes, true);
-        if (number != 0)
-            return view_refused(error, "mprotect", number);
-    }
-    int number = backing_ensure(region, exec, size);
+    int number = region->wx == PP_WX_FLIP ? open_pages(region, exec, size) : 0;
+    if (number != 0)
+        return view_refused(error, "mprotect", number);
+    number = backing_ensure(region, exec, size);
     if (number != 0)
         return view_refused(error, "fallocate", number);
     *write = (uint8_t *) (exec + (uintptr_t) region->write_delta);
@@ -199,19 +202,18 @@ pp_status region_write_end(struct region *region, uintptr_t exec, size_t size, p
 
 pp_status region_zap(struct region *region, uintptr_t exec, size_t size, pp_error *error)
 {
-    uint8_t *write;
     struct span span = { region, exec, size };
     if (region->inherited || size == 0)
         return PP_OK;
-    pp_error reason;
-    reason.size = sizeof reason;
-    pp_status status = region_write_begin(region, exec, size, &write, &reason);
-    /* Pages that cannot be made writable lose their contents as a whole. */
-    if (status != PP_OK && region->wx == PP_WX_FLIP && backing_discard(region, exec, size))
-        return PP_OK;
-    if (status != PP_OK)
-        return error_copy(error, &reason);
-    backing_fill_traps(write, size);
+    if (region->wx == PP_WX_FLIP) {
+        int number = open_pages(region, exec, size);
+        /* Pages that cannot be made writable lose their contents as a whole. */
+        if (number != 0)
+            return backing_discard_locked(region, exec, size)
+                       ? PP_OK
+                       : view_refused(error, "mprotect", number);
+    }
+    backing_zap(region, exec, size);
     size_t index = 0;
     struct run run = next_run(&span, 1, &index);
     if (make_executable(&run, NULL) == PP_OK)

@@ -15,6 +15,9 @@
 #ifndef MAP_FIXED_NOREPLACE
 #define MAP_FIXED_NOREPLACE 0x100000
 #endif
+#ifndef MADV_POPULATE_WRITE
+#define MADV_POPULATE_WRITE 23
+#endif
 
 #ifndef PR_SET_VMA /* <linux/prctl.h>, Linux 5.17 */
 #define PR_SET_VMA 0x53564d41
@@ -147,6 +150,16 @@ static int advise(uintptr_t base, size_t size, int advice)
 int map_not_in_child(uintptr_t base, size_t size)
 {
     return advise(base, size, MADV_DONTFORK);
+}
+
+int map_populate(uintptr_t base, size_t size)
+{
+    return advise(base, size, MADV_POPULATE_WRITE);
+}
+
+int map_remove(uintptr_t base, size_t size)
+{
+    return advise(base, size, MADV_REMOVE);
 }
 
 int map_discard(uintptr_t base, size_t size)

@@ -46,6 +46,15 @@ void map_name(uintptr_t base, size_t size, const char *name);
 /* The mapping is not there in a child. */
 int map_not_in_child(uintptr_t base, size_t size);
 
+/*
+ * Memory behind pages that can be written, and their page table filled in.  ENOMEM,
+ * EFAULT: there is none; EINVAL: Linux before 5.14.
+ */
+int map_populate(uintptr_t base, size_t size);
+
+/* Give back the memory behind a shared mapping that can be written, for all of them. */
+int map_remove(uintptr_t base, size_t size);
+
 /* Forget the contents of private pages. */
 int map_discard(uintptr_t base, size_t size);
 
