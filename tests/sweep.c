@@ -4,7 +4,9 @@
 
 #include "sweep.h"
 
+#include "memory/claim.h"
 #include "memory/meta.h"
+#include "memory/state.h"
 #include "sanitized.h"
 
 #include <check.h>
@@ -83,6 +85,8 @@ void sweep_run_traces(struct world *world, unsigned count)
 struct census {
     pp_pool_stats stats;
     size_t mappings, bytes, descriptors;
+    size_t published; /* number of regions that lookups find */
+    size_t claims; /* bytes of addresses that have a rule for good */
 };
 
 /* Mappings of the process, but for heap and stack, which grow as they like. */
@@ -118,8 +122,13 @@ static void count_descriptors(struct census *census)
 static struct census take_census(pp_pool *pool)
 {
     struct census census = { .stats = { .size = sizeof census.stats } };
-    if (pool != NULL)
+    if (pool != NULL) {
         ck_assert_int_eq(pp_pool_get_stats(pool, &census.stats), PP_OK);
+        for (const struct region *region = atomic_load(&pool->regions); region != NULL;
+             region = region->next)
+            census.published++;
+    }
+    census.claims = claim_total();
     count_mappings(&census);
     count_descriptors(&census);
     return census;
@@ -135,8 +144,13 @@ static const struct { const char *name; size_t offset; } kept[] = {
 #undef KEPT
 };
 
-static void assert_kept(const pp_pool_stats *before, const pp_pool_stats *after)
+static void assert_kept(const struct census *was_taken, const struct census *is_taken)
 {
+    const pp_pool_stats *before = &was_taken->stats, *after = &is_taken->stats;
+    ck_assert_uint_ge(after->regions, before->regions);
+    ck_assert_uint_ge(after->reserved, before->reserved);
+    if (is_taken->published == was_taken->published)
+        ck_assert_uint_eq(is_taken->claims, was_taken->claims);
     for (size_t i = 0; i < sizeof kept / sizeof *kept; i++) {
         size_t was = *(const size_t *) ((const char *) before + kept[i].offset);
         size_t is = *(const size_t *) ((const char *) after + kept[i].offset);
@@ -224,20 +238,20 @@ static pp_status run(struct world *world, const pp_fault *fault, uint64_t *hits)
 }
 
 /* It was refused: again, until it is plain that nothing accumulates. */
-static pp_status repeat(struct world *world, const pp_fault *fault, const pp_pool_stats *before)
+static pp_status repeat(struct world *world, const pp_fault *fault, const struct census *before)
 {
     uint64_t hits[PP_FAULT_CALLS];
     struct census last = take_census(world->pool);
     for (unsigned i = 0; i < REFUSALS;) {
         size_t made = world->made;
         if (world->pool != NULL && !world->operation->gradual)
-            assert_kept(before, &last.stats);
+            assert_kept(before, &last);
         if (run(world, fault, hits) == PP_OK)
             return PP_OK;
         i += made == world->made; /* else it came a step farther, which is no leak */
         struct census now = take_census(world->pool);
         if (world->operation->gradual && made == world->made)
-            assert_kept(&last.stats, &now.stats);
+            assert_kept(&last, &now);
         if (!has_grown(&last, &now))
             return run(world, NULL, hits);
         last = now;
@@ -262,7 +276,7 @@ static bool run_once(const struct operation *operation, pp_wx wx, const pp_fault
     struct census before = take_census(world.pool);
     pp_status status = run(&world, fault, hits);
     if (status != PP_OK)
-        status = repeat(&world, fault, &before.stats);
+        status = repeat(&world, fault, &before);
     ck_assert_msg(status == PP_OK, "without faults: %s", world.error.text);
     operation->check(&world);
     close_world(&world);

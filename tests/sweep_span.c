@@ -7,7 +7,7 @@
 #include <check.h>
 #include <unistd.h>
 
-enum { SPANS = 600, SMALL = 12, BYTES = 32 };
+enum { SPANS = 300, SMALL = 12, BYTES = 32 };
 
 static pp_span *spans[SPANS], *tails[SPANS];       /* of the world that is open */
 static pp_span_place places[SPANS];

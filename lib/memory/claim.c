@@ -118,6 +118,16 @@ bool claim_conflict(uintptr_t lo, uintptr_t hi, const struct frame_rule *rule, u
     return found;
 }
 
+size_t claim_total(void)
+{
+    size_t total = 0;
+    claim_lock();
+    for (size_t i = 0; i < claim_count; i++)
+        total += claims[i].hi - claims[i].lo;
+    claim_unlock();
+    return total;
+}
+
 const char *claim_verify(void)
 {
     const char *broken = NULL;

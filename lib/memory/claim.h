@@ -9,6 +9,7 @@
 
 #include "memory/rule.h"
 
+#include <stddef.h>
 #include <stdint.h>
 
 /*
@@ -23,6 +24,9 @@ bool claim_holds(uintptr_t lo, uintptr_t hi, const struct frame_rule *rule);
 /* The lowest range of another rule that overlaps [lo, hi); false: none, or rule is NULL. */
 bool claim_conflict(uintptr_t lo, uintptr_t hi, const struct frame_rule *rule, uintptr_t *from,
                     uintptr_t *to);
+
+/* Bytes that are noted, for any rule. */
+size_t claim_total(void);
 
 /* NULL, or what is wrong with the notes. */
 const char *claim_verify(void);

@@ -91,24 +91,42 @@ static void note_region(pp_pool *pool, const struct region *region)
                            (size_t) region->base, size >> 20, pool->region_bytes >> 20, why);
 }
 
-/* A region with this rule, mapped and known to the rooms, but not to lookups. */
+static bool may_have_rule(const struct region *region, const struct frame_rule *rule)
+{
+    uintptr_t from, to;
+    return !claim_conflict(region->base, region->limit, rule, &from, &to);
+}
+
+/* It was not published after all: one that was there before is there again. */
+static void put_back(pp_pool *pool, struct region *region, bool was_spare)
+{
+    if (was_spare)
+        pool->spare = region;
+    else
+        region_destroy(region);
+}
+
+/*
+ * A region that may have this rule, mapped and known to the rooms, but not to lookups.
+ * Its addresses are claimed when something is placed in it.
+ */
 static pp_status open_region(pp_pool *pool, const struct frame_rule *rule,
-                             struct region **result, pp_error *error)
+                             struct region **result, bool *was_spare, pp_error *error)
 {
     pp_status status = PP_OK;
     struct region *region = pool->spare;
     pool->spare = NULL;
-    if (region != NULL && (region->inherited ||
-                           !claim_add(region->base, region->limit, rule))) {
+    if (region != NULL && (region->inherited || !may_have_rule(region, rule))) {
         region_destroy(region);
         region = NULL;
     }
+    *was_spare = region != NULL;
     for (unsigned tries = 0; region == NULL && tries < 4; tries++) {
         status = region_create(pool, pool->wx, rule, &pool->anchors, pool->region_bytes, &region,
                                error);
         if (status != PP_OK)
             return status;
-        if (claim_add(region->base, region->limit, rule)) {
+        if (may_have_rule(region, rule)) {
             note_region(pool, region);
         } else {
             region_destroy(region);
@@ -124,7 +142,7 @@ static pp_status open_region(pp_pool *pool, const struct frame_rule *rule,
         status = error_set(error, PP_E_NOMEM, "no memory for the code map");
     }
     if (status != PP_OK) {
-        region_destroy(region);
+        put_back(pool, region, *was_spare);
         return status;
     }
     *result = region;
@@ -223,20 +241,25 @@ static pp_status request_among(struct request *request, struct region *first,
 static pp_status request_in_new_region(pp_pool *pool, struct request *request)
 {
     struct region *region;
-    pp_status status = open_region(pool, request->rule, &region, request->error);
+    bool was_spare;
+    pp_status status = open_region(pool, request->rule, &region, &was_spare, request->error);
     if (status != PP_OK)
         return status;
     status = request_in(request, region);
-    if (status == PP_OK) {
+    if (status == PP_OK && claim_add(region->base, region->limit, request->rule)) {
         publish_region(pool, region);
         return PP_OK;
+    }
+    if (status == PP_OK) {
+        pool_unalloc(request->span);
+        status = error_set(request->error, PP_E_NOMEM, "no memory to note a region's addresses");
     }
     if (status == REGION_FULL) {
         request->hopeless = true;
         status = error_set(request->error, PP_E_NOMEM, "larger than a region can be");
     }
     close_rooms(region, ROOM_COUNT);
-    region_destroy(region);
+    put_back(pool, region, was_spare);
     return status;
 }
 
