@@ -593,9 +593,9 @@ START_TEST(damage_is_found)
     region->spans.used += 16;
     ck_assert_int_eq(pp_pool_verify(pool, &error), PP_E_FAULT);
     region->spans.used -= 16;
-    region->spans.bin_filled[0] ^= 2;
+    region->spans.holes.filled[0] ^= 2;
     ck_assert_int_eq(pp_pool_verify(pool, &error), PP_E_FAULT);
-    region->spans.bin_filled[0] ^= 2;
+    region->spans.holes.filled[0] ^= 2;
     verify(pool);
     if (region->wx != PP_WX_FLIP) {
         uint8_t *hole = (uint8_t *) (a.exec + (uintptr_t) region->write_delta);

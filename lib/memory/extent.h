@@ -1,142 +1,161 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * The records of extents: two atomic words each, kept in blocks that appear when
- * they are needed and stay, so that an index once seen can always be followed.
+ * The extents of a range: where each begins and ends, and its record.  A bucket is
+ * 256 units; it has a slot, which leads to the block with the records of the
+ * extents that start in it, and tells how many buckets before it the extent
+ * began that reaches into it:
  *
- *      place   offset:30 | next:22 | generation:12
- *      body    a live span: its owner, and the other 8 bits of the generation in
- *              bits 0-3 and 52-55; a hole: its neighbours in its bin
+ *      slot    cover:18 | block:27 | version:19
  *
- * `offset` is the start of the extent in bytes; its low bits, which would be
- * zero, hold the unused bytes of a live span's last unit.  `next` continues the
- * chain of records.  The 12 bits of the generation are zero if and only if the
- * extent is not a live span.
+ * A record is two words, of which the second says what the extent is:
+ *
+ *      info    a live span: generation:20 | slack:12; else 0 in the upper 20 bits
+ *      word    a live span: its owner, and slack >> 12 in its low 4 bits;
+ *              a hole: what hole.c makes of it
+ *
+ * `slack` is the unused bytes of a live span's last unit.  `cover` is right in all
+ * buckets into which a live span reaches, and in the last one of any extent.
+ * Elsewhere it may be outdated, and leads to an extent that ends before.
+ *
+ * One thread at a time changes extents; any thread may call extents_look.
  */
 #ifndef MEMORY_EXTENT_H
 #define MEMORY_EXTENT_H
 
-#include <stdatomic.h>
-#include <stdbool.h>
-#include <stddef.h>
-#include <stdint.h>
+#include "memory/block.h"
 
-/* Where the bookkeeping lives.  `alloc` returns zeroed memory, or NULL. */
-struct span_memory {
-    void *(*alloc)(void *context, size_t size);
-    void (*free)(void *context, void *memory, size_t size);
-    void *context;
-};
+#define EXTENT_BUCKET_SHIFT 8
+#define EXTENT_CHUNK_SHIFT 7
+#define EXTENT_CHUNK (1u << EXTENT_CHUNK_SHIFT)
 
-struct extent {
-    _Atomic uint64_t place, body;
-};
+#define INFO_HOLE 0u
+#define INFO_HELD 1u /* neither live nor a hole */
 
-/* An index: 6 bits of table, 7 bits of block, 9 bits in the block.  0 is no extent. */
-#define EXTENT_INDEX_BITS 22
-#define EXTENT_BLOCK_SHIFT 9
-#define EXTENT_TABLE_SHIFT 16
-#define EXTENT_BLOCK (1u << EXTENT_BLOCK_SHIFT)
-#define EXTENT_TABLE (1u << (EXTENT_TABLE_SHIFT - EXTENT_BLOCK_SHIFT))
-#define EXTENT_TABLES (1u << (EXTENT_INDEX_BITS - EXTENT_TABLE_SHIFT))
-#define EXTENT_INDEX_MAX ((1u << EXTENT_INDEX_BITS) - 1)
-
-struct extent_table {
-    _Atomic(struct extent *) blocks[EXTENT_TABLE];
+struct extent_chunk {
+    _Atomic uint64_t slots[EXTENT_CHUNK];
+    uint64_t filled[EXTENT_CHUNK / 64]; /* a bit: the slot has a block; the writer's alone */
 };
 
 struct extents {
-    _Atomic(struct extent_table *) tables[EXTENT_TABLES];
-    uint32_t count;  /* indices that ever were in use, and 0 */
-    uint32_t spare;  /* list of those that are not in use, through `body` */
-    uint32_t spares; /* its length */
+    uint32_t units;                          /* length of the range */
+    uint32_t chunk_count;
+    _Atomic(struct extent_chunk *) *chunks;  /* appear when they are needed */
+    struct blocks blocks;
 };
 
-#define OFFSET_BITS 30
-#define OFFSET_MASK ((1u << OFFSET_BITS) - 1)
-#define NO_OFFSET OFFSET_MASK /* in a record that is not in use */
-#define GENERATION_SHIFT (OFFSET_BITS + EXTENT_INDEX_BITS)
-#define GENERATION_LOW 0xfffu
-#define BODY_HELD UINT64_MAX /* of an extent that is neither live nor a hole */
-#define BODY_GENERATION (0xfull << 52 | 0xf)
+/* One extent, and where its record is until the next change. */
+struct extent {
+    uint32_t start, end;                     /* units */
+    unsigned rank, count;
+    block_word *block;
+};
 
-/* ---- packing ---------------------------------------------------------- */
+static inline uint32_t unit_bucket(uint32_t unit) { return unit >> EXTENT_BUCKET_SHIFT; }
 
-static inline uint64_t place_pack(uint32_t offset, uint32_t next, uint32_t generation)
+static inline uint32_t info_pack(uint32_t generation, uint32_t slack)
 {
-    return (uint64_t) offset | (uint64_t) next << OFFSET_BITS |
-           (uint64_t) (generation & GENERATION_LOW) << GENERATION_SHIFT;
+    return generation << 12 | (slack & 0xfff);
 }
 
-static inline uint32_t place_offset(uint64_t place) { return place & OFFSET_MASK; }
-static inline uint32_t place_next(uint64_t place)
+static inline bool info_is_live(uint32_t info) { return info >> 12 != 0; }
+static inline uint32_t info_generation(uint32_t info) { return info >> 12; }
+
+static inline uint64_t word_pack(const void *owner, uint32_t slack)
 {
-    return place >> OFFSET_BITS & EXTENT_INDEX_MAX;
+    return (uint64_t) (uintptr_t) owner | slack >> 12;
 }
 
-static inline uint32_t place_generation(uint64_t place) { return place >> GENERATION_SHIFT; }
-static inline bool place_is_live(uint64_t place) { return place_generation(place) != 0; }
+static inline void *word_owner(uint64_t word) { return (void *) (uintptr_t) (word & ~0xfull); }
 
-static inline uint64_t body_pack(const void *owner, uint32_t generation)
+static inline uint32_t slack_from(uint32_t info, uint64_t word)
 {
-    uint64_t high = generation >> 12;
-    return ((uint64_t) (uintptr_t) owner & ~BODY_GENERATION) | (high & 0xf) | (high >> 4) << 52;
+    return (info & 0xfff) | (uint32_t) (word & 0xf) << 12;
 }
 
-static inline void *body_owner(uint64_t body)
+static inline uint32_t extent_info(const struct extent *at)
 {
-    return (void *) (uintptr_t) (body & ~BODY_GENERATION);
+    return atomic_load_explicit(block_info(at->block, at->count, at->rank), memory_order_relaxed);
 }
 
-static inline uint32_t generation_from(uint64_t place, uint64_t body)
+static inline uint64_t extent_word(const struct extent *at)
 {
-    return place_generation(place) | (uint32_t) ((body & 0xf) | (body >> 52 & 0xf) << 4) << 12;
+    return atomic_load_explicit(block_record(at->block, at->rank), memory_order_relaxed);
 }
 
-static inline uint64_t links_pack(uint32_t previous, uint32_t next)
+static inline void extent_set_info(const struct extent *at, uint32_t info)
 {
-    return (uint64_t) previous << 32 | next;
+    atomic_store_explicit(block_info(at->block, at->count, at->rank), info, memory_order_release);
 }
 
-static inline uint32_t links_previous(uint64_t body) { return body >> 32; }
-static inline uint32_t links_next(uint64_t body) { return (uint32_t) body; }
-
-/* ---- records ---------------------------------------------------------- */
-
-static inline struct extent *extent_at(const struct extents *extents, uint32_t index)
+static inline void extent_set_word(const struct extent *at, uint64_t word)
 {
-    struct extent_table *table =
-        atomic_load_explicit(&extents->tables[index >> EXTENT_TABLE_SHIFT], memory_order_acquire);
-    struct extent *block = atomic_load_explicit(
-        &table->blocks[index >> EXTENT_BLOCK_SHIFT & (EXTENT_TABLE - 1)], memory_order_acquire);
-    return &block[index & (EXTENT_BLOCK - 1)];
+    atomic_store_explicit(block_record(at->block, at->rank), word, memory_order_release);
 }
 
-static inline uint64_t place_get(const struct extents *extents, uint32_t index)
-{
-    return atomic_load_explicit(&extent_at(extents, index)->place, memory_order_relaxed);
-}
+static inline bool extent_is_last(const struct extent *at) { return at->rank + 1 == at->count; }
+static inline uint32_t extent_bucket(const struct extent *at) { return unit_bucket(at->start); }
 
-static inline void place_set(struct extents *extents, uint32_t index, uint64_t place)
-{
-    atomic_store_explicit(&extent_at(extents, index)->place, place, memory_order_release);
-}
+/* A live extent, as a reader found it. */
+struct extent_view {
+    uint32_t start, end, info;
+    uint64_t word;
+};
 
-static inline uint64_t body_get(const struct extents *extents, uint32_t index)
-{
-    return atomic_load_explicit(&extent_at(extents, index)->body, memory_order_relaxed);
-}
+/* The live extent that holds the unit.  Lock-free, async-signal-safe. */
+bool extents_look(const struct extents *extents, uint32_t unit, struct extent_view *view);
 
-static inline void body_set(struct extents *extents, uint32_t index, uint64_t body)
-{
-    atomic_store_explicit(&extent_at(extents, index)->body, body, memory_order_release);
-}
+/* For the writer.  An extent that starts at this unit; false: none does. */
+bool extents_find(const struct extents *extents, uint32_t unit, struct extent *at);
 
-/* Make sure that the next `count` extents_take succeed.  False: no memory, or too many. */
-bool extents_prepare(struct extents *extents, unsigned count, const struct span_memory *memory);
-uint32_t extents_take(struct extents *extents);
-void extents_give(struct extents *extents, uint32_t index);
+/* The neighbours of an extent; false: there is none. */
+bool extents_next(const struct extents *extents, const struct extent *at, struct extent *next);
+bool extents_previous(const struct extents *extents, const struct extent *at,
+                      struct extent *previous);
 
-void extents_init(struct extents *extents);
+/* The word of the record of the extent that starts at this unit; one does. */
+block_word *extents_word(const struct extents *extents, uint32_t unit);
+
+/* The extent that holds the unit, which is in the range. */
+void extents_holding(const struct extents *extents, uint32_t unit, struct extent *at);
+
+/* The first extent that starts at or behind the unit; false: none does. */
+bool extents_from(const struct extents *extents, uint32_t unit, struct extent *at);
+
+/* ---- changes; what they need was prepared ------------------------------- */
+
+/*
+ * Slots for the buckets that begin with those of these units, and blocks so that
+ * `one_more` and `other_more` records can be added in the buckets of `one` and
+ * `other`, different ones.  False: no memory.
+ */
+bool extents_prepare_slots(struct extents *extents, uint32_t first, uint32_t last,
+                           const struct span_memory *memory);
+bool extents_prepare(struct extents *extents, uint32_t one, unsigned one_more, uint32_t other,
+                     unsigned other_more, const struct span_memory *memory);
+
+struct extent_record {
+    uint32_t start, info;
+    uint64_t word;
+};
+
+/*
+ * In a bucket, these `added` records instead of the `dropped` ones from `rank` on, in
+ * one step for readers.  `end` is where the last extent ends, if it is another
+ * than before.  Dropping needs no preparation.
+ */
+void extents_replace(struct extents *extents, uint32_t bucket, unsigned rank, unsigned dropped,
+                     const struct extent_record *records, unsigned added, uint32_t end);
+
+/* An extent that is not live, and the last of its bucket: it ends there. */
+void extent_set_end(const struct extent *at, uint32_t end);
+
+/* The extent that starts at `start` reaches into these buckets; none if last < first. */
+void extents_cover(struct extents *extents, uint32_t start, uint32_t first, uint32_t last);
+
+bool extents_init(struct extents *extents, uint32_t units, const struct span_memory *memory);
 void extents_fini(struct extents *extents, const struct span_memory *memory);
+
+/* NULL, or a sentence about blocks, slots or covers that are wrong. */
+const char *extents_verify(const struct extents *extents);
 
 #endif

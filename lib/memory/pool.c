@@ -357,7 +357,10 @@ pp_status pool_shrink_at(const struct code_place *place, size_t size)
 
 void span_set_owner(const struct span *span, const void *owner)
 {
-    span_space_set_owner(&span->region->spans, span->exec - span->region->code_lo, owner);
+    struct region *region = span->region;
+    pthread_mutex_lock(&region->lock);
+    span_space_set_owner(&region->spans, span->exec - region->code_lo, owner);
+    pthread_mutex_unlock(&region->lock);
 }
 
 uint32_t span_generation(const struct span *span)
@@ -370,8 +373,11 @@ uint32_t span_generation(const struct span *span)
 bool span_pass(const struct span *span, const struct owner *from, const struct owner *to)
 {
     struct region *region = span->region;
-    return span_space_pass(&region->spans, span->exec - region->code_lo, span->generation, from,
-                           to);
+    pthread_mutex_lock(&region->lock);
+    bool passed = span_space_pass(&region->spans, span->exec - region->code_lo, span->generation,
+                                  from, to);
+    pthread_mutex_unlock(&region->lock);
+    return passed;
 }
 
 bool code_at(uintptr_t pc, struct code_place *place)

@@ -18,7 +18,7 @@
 
 static void update_room_locked(struct region *region)
 {
-    atomic_store_explicit(&region->room, span_space_bound(&region->spans), memory_order_relaxed);
+    atomic_store_explicit(&region->room, span_space_largest(&region->spans), memory_order_relaxed);
 }
 
 /*
@@ -300,8 +300,7 @@ static bool init_bookkeeping(struct region *region)
 
 static void fini_bookkeeping(struct region *region)
 {
-    if (region->spans.starts.chunks != NULL)
-        span_space_fini(&region->spans);
+    span_space_fini(&region->spans);
     pool_meta_free(region->pool, region->limbo, region->limbo_capacity * sizeof *region->limbo);
     backing_close(region);
 }

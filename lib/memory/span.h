@@ -3,24 +3,21 @@
  * A span space: which units of an abstract range are taken, with all
  * bookkeeping out of band.  It knows offsets only and touches no code memory.
  *
- * The range is cut into extents: live spans, holes, and held extents that are
- * never given out.  No two holes are neighbours.  For each extent there is one
- * bit, at its first unit, in a bitmap of starts (with two summary levels, so that
- * both neighbours of a unit are found in a few words), and one record of 16
- * bytes, found through a chain for each 128 units.  An extent's length is the
- * distance to the next start.  Holes are filed in bins: one for each length up
- * to 1023 units, 8 for each power of two above.
+ * The range is cut into extents (extent.h): live spans, holes, and held extents that
+ * are never given out.  No two holes are neighbours.  Holes are filed by length
+ * (hole.h): the shortest that is long enough is found in a few steps if it is short,
+ * and in a logarithm of their number if it is long.
  *
  * One thread changes a space at a time (its owner's lock).  Any number of
- * threads and signal handlers may call span_space_at meanwhile; span.c says why
+ * threads and signal handlers may call span_space_at meanwhile; extent.c says why
  * that works.
  */
 #ifndef MEMORY_SPAN_H
 #define MEMORY_SPAN_H
 
 #include "memory/extent.h"
+#include "memory/hole.h"
 #include "memory/size_class.h"
-#include "memory/starts.h"
 
 #include <stdatomic.h>
 #include <stdbool.h>
@@ -32,18 +29,12 @@
 #define SPAN_GENERATION_BITS 20
 #define SPAN_SPACE_MAX (((size_t) 1 << 30) - 65536) /* bytes; offsets are 30 bits */
 
-#define SPAN_EXACT_BINS 1024
-#define SPAN_BINS (SPAN_EXACT_BINS + 16 * 8)
-
 struct span_space {
     struct span_memory memory;
     unsigned shift;              /* log2 of the bytes in a unit */
-    struct starts starts;
     struct extents extents;
+    struct holes holes;
     uint32_t generation;         /* of the latest allocation */
-    uint32_t bins[SPAN_BINS];    /* first hole of each, 0: none */
-    uint64_t bin_filled[SPAN_BINS / 64];
-    uint32_t bin_summary;        /* a bit for each word of bin_filled */
     size_t spans;                /* live ones */
     size_t used;                 /* bytes, whole units */
     size_t requested;            /* bytes as asked for */
@@ -65,8 +56,8 @@ bool span_space_hold(struct span_space *space, size_t offset, size_t size);
  */
 enum span_find { SPAN_FOUND, SPAN_FULL, SPAN_NO_MEMORY };
 struct span_slot {
+    struct extent hole;    /* that it is cut from */
     uint32_t start, units; /* the span */
-    uint32_t hole;         /* record of the hole that it is cut from */
     size_t size;           /* bytes asked for */
     const void *owner;     /* from the first moment on; NULL unless the caller sets it */
 };
@@ -120,22 +111,18 @@ bool span_space_shrink(struct span_space *space, size_t offset, size_t size);
  */
 bool span_space_split(struct span_space *space, size_t offset, size_t at);
 
-/*
- * The owner of a live span: 16-byte aligned, and with bits 52-55 clear, as
- * every heap address of a user program has them.  False: no such span.
- */
+/* The owner of a live span, 16-byte aligned.  False: no such span. */
 bool span_space_set_owner(struct span_space *space, size_t offset, const void *owner);
 
 /*
- * From one owner to another, in one step and without the lock: false, and nothing
- * changed, if the live span at `offset` is not of this generation and owner.
+ * From one owner to another: false, and nothing changed, if the live span at
+ * `offset` is not of this generation and owner.
  */
 bool span_space_pass(struct span_space *space, size_t offset, uint32_t generation,
                      const void *from, const void *to);
 
-/* Bytes of the longest hole; and a bound that is quicker to tell. */
+/* Bytes of the longest hole. */
 size_t span_space_largest(const struct span_space *space);
-size_t span_space_bound(const struct span_space *space);
 
 /* NULL if every invariant holds, or a sentence about the first that does not. */
 const char *span_space_verify(const struct span_space *space);
