@@ -471,13 +471,14 @@ END_TEST
 
 static void *open_and_take(void *argument)
 {
-    pp_pool_options options = { .size = sizeof options, .near = { (void *) random_state } };
+    pp_pool_options options = { .size = sizeof options, .near = { (void *) random_state },
+                                .region_bytes = 8 * MIB };
     pp_pool **pool = argument;
     struct span span;
     require(pp_pool_create(&options, pool) == PP_OK);
     require(take(*pool, 100, &span) == PP_OK);
     require(span.region->near);
-    require(span.region->limit - span.region->base == 64 * MIB);
+    require(span.region->limit - span.region->base == 8 * MIB);
     return NULL;
 }
 

@@ -387,6 +387,14 @@ static int say_again(pp_pool *pool, size_t bytes, void *host)
     return ++*(unsigned *) host < 5;
 }
 
+static int end_the_faults(pp_pool *pool, size_t bytes, void *host)
+{
+    require(say_again(pool, bytes, host) != 0 && bytes == 600000);
+    if (*(unsigned *) host == 3)
+        require(pp_fault_set(NULL, 0) == PP_OK);
+    return 1;
+}
+
 START_TEST(a_system_that_refuses_asks_the_host)
 {
     unsigned asked = 0;
@@ -396,18 +404,18 @@ START_TEST(a_system_that_refuses_asks_the_host)
     pp_pool *pool;
     struct span span;
     ck_assert_int_eq(pp_pool_create(&options, &pool), PP_OK);
-    ck_assert_int_eq(take(pool, 1000000, &span), PP_OK);
+    for (unsigned i = 0; i < 2; i++) /* which fills it: on AArch64, the island parts it */
+        ck_assert_int_eq(take(pool, 600000, &span), PP_OK);
     pp_fault fault = { .call = PP_FAULT_MMAP, .first = 1 };
     ck_assert_int_eq(pp_fault_set(&fault, 1), PP_OK);
-    ck_assert_int_eq(take(pool, 1000000, &span), PP_E_NOMEM);
+    ck_assert_int_eq(take(pool, 600000, &span), PP_E_NOMEM);
     ck_assert_uint_eq(asked, 5);
     ck_assert_str_eq(error.system_call, "mmap");
-    fault.count = pp_fault_hit(PP_FAULT_MMAP) / 5; /* what one failure takes */
+    /* This time there is memory again after the third question. */
+    pool->limit.ask = end_the_faults;
     asked = 0;
-    ck_assert_int_eq(pp_fault_set(&fault, 1), PP_OK);
-    ck_assert_int_eq(take(pool, 1000000, &span), PP_OK);
-    ck_assert_uint_eq(asked, 1);
-    ck_assert_int_eq(pp_fault_set(NULL, 0), PP_OK);
+    ck_assert_int_eq(take(pool, 600000, &span), PP_OK);
+    ck_assert_uint_eq(asked, 3);
     verify(pool);
     pp_pool_destroy(pool);
 }
