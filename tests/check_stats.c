@@ -278,6 +278,35 @@ START_TEST(fallbacks_are_counted_and_explained)
 }
 END_TEST
 
+START_TEST(bookkeeping_outside_of_jemalloc_says_why)
+{
+    char reason[200];
+    pp_pool *pool = open_pool(PP_WX_AUTO);
+    pp_pool_stats stats = stats_of(pool);
+    bool outside = strcmp(stats.allocator, "jemalloc") != 0;
+    ck_assert_uint_eq(stats.fallbacks[PP_FALLBACK_METADATA], outside);
+    ck_assert_int_eq(pp_pool_get_fallback(pool, PP_FALLBACK_METADATA, reason, sizeof reason), PP_OK);
+    ck_assert_uint_eq(reason[0] != '\0', outside);
+    printf("bookkeeping in %s: %s\n", stats.allocator, reason);
+    pp_pool_destroy(pool);
+    /* No arena is to be had; those of closed pools are used up first. */
+    pp_fault fault = { .call = PP_FAULT_METADATA, .first = 1, .count = 1 };
+    pp_pool *first = open_pool(PP_WX_AUTO);
+    ck_assert_int_eq(pp_fault_set(&fault, 1), PP_OK);
+    pp_status status = pp_pool_create(NULL, &pool);
+    ck_assert_int_eq(pp_fault_set(NULL, 0), PP_OK);
+    if (!outside) {
+        ck_assert_int_eq(status, PP_OK);
+        stats = stats_of(pool);
+        ck_assert_str_eq(stats.allocator, "libc");
+        ck_assert_uint_eq(stats.fallbacks[PP_FALLBACK_METADATA], 1);
+    }
+    if (status == PP_OK)
+        pp_pool_destroy(pool);
+    pp_pool_destroy(first);
+}
+END_TEST
+
 START_TEST(a_smaller_region_says_why)
 {
     char reason[200];
@@ -646,6 +675,7 @@ int main(void)
     tcase_add_loop_test(all, size_classes_count_what_lives, PP_WX_DUAL, PP_WX_RWX + 1);
     tcase_add_test(all, regions_are_told_in_the_order_they_were_opened);
     tcase_add_test(all, fallbacks_are_counted_and_explained);
+    tcase_add_test(all, bookkeeping_outside_of_jemalloc_says_why);
     tcase_add_test(all, a_smaller_region_says_why);
     tcase_add_loop_test(all, a_limit_asks_the_host, PP_WX_DUAL, PP_WX_RWX + 1);
     tcase_add_test(all, a_system_that_refuses_asks_the_host);

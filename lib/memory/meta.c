@@ -28,6 +28,7 @@ static struct {
     int (*mallctl)(const char *name, void *old, size_t *old_size, void *new, size_t new_size);
 } je;
 static pthread_once_t je_once = PTHREAD_ONCE_INIT;
+static char je_refused[160]; /* written once, with je */
 
 /*
  * A jemalloc of our own.  Its C++ part needs libstdc++ and defines operator new and
@@ -47,14 +48,19 @@ static void find_jemalloc(void)
     void *from = RTLD_DEFAULT;
     if (dlsym(from, "mallocx") == NULL) {
         from = load_jemalloc();
-        if (from == NULL)
+        if (from == NULL) {
+            const char *why = dlerror();
+            snprintf(je_refused, sizeof je_refused, "%s", why != NULL ? why : "dlopen fails");
             return;
+        }
     }
     *(void **) &je.mallocx = dlsym(from, "mallocx");
     *(void **) &je.sdallocx = dlsym(from, "sdallocx");
     *(void **) &je.mallctl = dlsym(from, "mallctl");
-    if (je.sdallocx == NULL || je.mallctl == NULL)
+    if (je.mallocx == NULL || je.sdallocx == NULL || je.mallctl == NULL) {
         je.mallocx = NULL;
+        snprintf(je_refused, sizeof je_refused, "jemalloc has no mallocx, sdallocx or mallctl");
+    }
 }
 
 static int flags(const struct meta *meta)
@@ -98,15 +104,19 @@ static bool keep_spare_arena(unsigned arena)
 static void arena_open(struct meta *meta)
 {
     pthread_once(&je_once, find_jemalloc);
-    if (je.mallocx == NULL)
+    if (je.mallocx == NULL) {
+        meta->refused = je_refused;
         return;
+    }
     /* Arena 0 is everybody's; one that was created never has this number. */
     unsigned arena = take_spare_arena();
     size_t size = sizeof arena;
     int number;
     if (arena == 0 && (fault_fires(PP_FAULT_METADATA, &number) ||
-                       je.mallctl("arenas.create", &arena, &size, NULL, 0) != 0))
+                       je.mallctl("arenas.create", &arena, &size, NULL, 0) != 0)) {
+        meta->refused = "jemalloc creates no arena";
         return;
+    }
     meta->arena = arena;
     meta->name = "jemalloc";
 }
@@ -139,7 +149,7 @@ static void arena_free(struct meta *meta, void *memory, size_t size)
 #else
 
 static int is_jemalloc(const struct meta *meta) { (void) meta; return 0; }
-static void arena_open(struct meta *meta) { (void) meta; }
+static void arena_open(struct meta *meta) { meta->refused = "built without jemalloc"; }
 static void arena_close(struct meta *meta) { (void) meta; }
 static void *arena_alloc(struct meta *meta, size_t size) { (void) meta; (void) size; return NULL; }
 static void arena_free(struct meta *meta, void *memory, size_t size)
@@ -152,6 +162,7 @@ static void arena_free(struct meta *meta, void *memory, size_t size)
 void meta_open(struct meta *meta)
 {
     meta->name = "libc";
+    meta->refused = NULL;
     meta->arena = 0;
     atomic_init(&meta->bytes, 0);
     arena_open(meta);

@@ -11,6 +11,7 @@
 
 struct meta {
     const char *name;       /* "jemalloc" or "libc" */
+    const char *refused;    /* why it is not jemalloc, or NULL */
     unsigned arena;         /* of jemalloc */
     atomic_size_t bytes;    /* in use, as asked for */
 };

@@ -453,11 +453,14 @@ static pp_status new_pool(pp_pool **result, pp_error *error)
     }
     pool->meta.name = meta.name;
     pool->meta.arena = meta.arena;
+    pool->meta.refused = meta.refused;
     atomic_store(&pool->meta.bytes, sizeof *pool);
     pthread_mutex_init(&pool->opening, NULL);
     pthread_mutex_init(&pool->lock, NULL);
     fallbacks_init(&pool->fallbacks);
     limit_init(&pool->limit);
+    if (meta.refused != NULL)
+        pool_note_fallback(pool, PP_FALLBACK_METADATA, "%s", meta.refused);
     *result = pool;
     return PP_OK;
 }
