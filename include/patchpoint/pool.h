@@ -43,15 +43,16 @@ enum pp_pool_flags {
  * More memory is needed: `bytes` are refused by limit_bytes or by the system.
  * Nonzero: something was freed, try again; 0: fail.  Called in the thread that
  * needs the memory, without a lock of the library; it may call every function of
- * the library but pp_pool_destroy.  Allocations that it makes itself fail without
- * asking it again.
+ * the library but pp_pool_destroy, and returns: no longjmp, no exception.
+ * Allocations that it makes itself fail without asking it again.
  */
 typedef int pp_limit_fn(pp_pool *pool, size_t bytes, void *host);
 
 typedef struct pp_pool_options {
     size_t size;             /* sizeof(pp_pool_options) */
-    const void *near[4];     /* anchors: functions the code calls most; NULL entries are ignored;
-                                all NULL: the library itself */
+    const void *near[4];     /* anchors: functions the code calls most, the most important first:
+                                regions stay in reach of it if they cannot be in reach of all; NULL
+                                entries are ignored; all NULL: the library itself */
     size_t region_bytes;     /* address space per region; 0: 64 MiB; a multiple of 2 MiB up to 1 GiB;
                                 AArch64 takes 128 MiB at most, so that branches reach its islands */
     pp_wx wx;
