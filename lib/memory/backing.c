@@ -350,8 +350,13 @@ static int unback(struct region *region, const struct run *run)
     size_t bytes = (run->last - run->first) * page;
     if (!region_has_memfd(region))
         return map_discard(region->code_lo + offset, bytes);
-    int number = memfd_unback(&region->memfd, offset, bytes);
-    return number == 0 ? 0 : map_remove((uintptr_t) write_at(region, offset), bytes);
+    if (memfd_unback(&region->memfd, offset, bytes) == 0)
+        return 0;
+    size_t before = memfd_resident(&region->memfd);
+    int number = map_remove((uintptr_t) write_at(region, offset), bytes);
+    /* Again an emulator may have said yes and done nothing. */
+    bool done = before == SIZE_MAX || memfd_resident(&region->memfd) < before;
+    return number == 0 && !done ? EOPNOTSUPP : number;
 }
 
 /*
