@@ -104,10 +104,18 @@ static void prepare_second_region(struct world *world)
     ck_assert_int_eq(run_link(world), PP_OK);
 }
 
-static const pp_frame_rule rule = { .size = sizeof rule, .kind = PP_FRAME_RECORD };
+#if defined __x86_64__
+#define SAVED (1ull << 3) /* rbx */
+#else
+#define SAVED (1ull << 19)
+#endif
 
+/* A rule that no address has yet: it would show if one got it for nothing. */
 static void prepare_second_rule(struct world *world)
 {
+    static pp_frame_rule rule = { .size = sizeof rule, .kind = PP_FRAME_RECORD,
+                                  .saves = { .slots = SAVED, .saved = SAVED, .offset = -64 } };
+    rule.saves.offset -= 8;
     prepare_shared(world);
     ck_assert_int_eq(run_link(world), PP_OK);
     world->desc.frame = &rule;
@@ -313,6 +321,8 @@ const struct operation sweep_link_operations[] = {
       prepare_second_region, run_link, check_link, NULL, NULL, .far = true },
     { "trace: link second rule", FIRST | CALL(OPEN), MEMFD_CALLS, CALL(MPROTECT) | CALL(MADVISE),
       prepare_second_rule, run_link, check_link, NULL, NULL, .far = true },
+    { "trace: link first of process", FIRST, CALL(FALLOCATE), CALL(MPROTECT),
+      prepare_second_rule, run_link, check_link, NULL, NULL, .far = true, .fresh = true },
     { "trace: link seventy", CALL(METADATA), CALL(MADVISE), CALL(MPROTECT), prepare_shared,
       run_link_many, check_link, refused_link_many, NULL, .far = true },
     { "trace: measure", CALL(METADATA), 0, 0, prepare_many_shared, run_measure, check_measure,
