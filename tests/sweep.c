@@ -352,6 +352,8 @@ static unsigned missing_calls(const struct operation *operation, pp_wx wx, const
     unsigned must = operation->always;
     if (wx == PP_WX_DUAL || wx == PP_WX_REMAP)
         must |= operation->memfd;
+    if (wx == PP_WX_DUAL || wx == PP_WX_RWX)
+        must |= operation->in_place;
     if (wx == PP_WX_FLIP)
         must |= operation->flip;
     for (int i = 0; i < PP_FAULT_CALLS; i++)

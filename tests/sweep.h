@@ -55,6 +55,7 @@ struct operation {
     void (*finish)(struct world *);     /* before the pool is destroyed: or NULL */
     bool no_pool;                       /* it creates the pool, or destroys it */
     bool silent;                        /* it has no pp_error */
+    unsigned in_place;                  /* what must have failed in DUAL and RWX mode, too */
     bool fresh;                         /* in processes that have not done it before */
     bool gradual;                       /* what it did before it failed stays; counted in made */
     bool modeless;                      /* no code is written: one mode is enough */

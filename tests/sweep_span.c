@@ -165,8 +165,8 @@ static void check_write(struct world *world)
 static void prepare_pairs(struct world *world)
 {
     size_t page = (size_t) sysconf(_SC_PAGESIZE);
-    bool flip = world->wx == PP_WX_FLIP;
-    size_t pairs = flip ? 40 : SPANS;
+    bool flip = world->wx == PP_WX_FLIP, remap = world->wx == PP_WX_REMAP;
+    size_t pairs = flip || remap ? 40 : SPANS; /* each has mappings changed there */
     count = 0;
     for (size_t i = 0; i < pairs; i++) {
         ck_assert_int_eq(alloc_one(world, flip ? page + BYTES : BYTES, NULL), PP_OK);
@@ -266,10 +266,12 @@ const struct operation sweep_span_operations[] = {
       check_publish, refused_publish, NULL },
     { "span: write", 0, 0, CALL(MPROTECT), prepare_published, run_write, check_write,
       refused_write, NULL },
-    { "span: shrink", 0, CALL(METADATA), CALL(MPROTECT), prepare_pairs, run_shrink,
-      check_shrink, refused_pair, NULL, .silent = true, .gradual = true },
-    { "span: split", 0, CALL(METADATA), 0, prepare_pairs, run_split, check_split, refused_pair,
-      NULL, .silent = true, .gradual = true },
+    { "span: shrink", 0, 0, CALL(MPROTECT), prepare_pairs, run_shrink,
+      check_shrink, refused_pair, NULL, .silent = true, .gradual = true,
+      .in_place = CALL(METADATA) },
+    { "span: split", 0, 0, 0, prepare_pairs, run_split, check_split, refused_pair,
+      NULL, .silent = true, .gradual = true,
+      .in_place = CALL(METADATA) },
     { "span: free", 0, 0, CALL(MPROTECT), prepare_published, run_free, check_free, refused_free,
       NULL, .silent = true },
     { "span: free open", 0, 0, CALL(MPROTECT), prepare_open, run_free, check_free, NULL, NULL,
