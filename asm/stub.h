@@ -72,9 +72,15 @@ struct anchor {
 /* The one return address of pp_enter: the end of every activation. */
 extern const char enter_return[] __attribute__((visibility("hidden")));
 
-/* Targets of a site's call.  Not C functions. */
+/* Targets of a site's call, one for each save class.  Not C functions. */
+extern const char patchpoint_abi[] __attribute__((visibility("hidden")));
 extern const char patchpoint_gpr[] __attribute__((visibility("hidden")));
 extern const char patchpoint_v128[] __attribute__((visibility("hidden")));
+#if defined __x86_64__
+extern const char patchpoint_v256[] __attribute__((visibility("hidden")));
+extern const char patchpoint_v512[] __attribute__((visibility("hidden")));
+#endif
+extern const char patchpoint_mask[] __attribute__((visibility("hidden")));
 
 /*
  * The C side of a patchpoint's slow path: returns where the site goes on.

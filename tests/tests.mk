@@ -46,6 +46,7 @@ check_PROGRAMS += \
 	check_reserve \
 	check_retarget \
 	check_retire \
+	check_save \
 	check_site \
 	check_span \
 	check_stats \
@@ -95,12 +96,15 @@ check_site_LDADD = libstress.la $(LDADD)
 check_span_SOURCES = tests/check_span.c
 check_stats_SOURCES = tests/check_stats.c tests/sanitized.h tests/spans.h
 check_status_SOURCES = tests/check_status.c
-check_stubs_SOURCES = tests/check_stubs.c tests/probe.h
+check_save_SOURCES = tests/check_save.c tests/probe.c tests/probe.h
+check_stubs_SOURCES = tests/check_stubs.c tests/probe.c tests/probe.h
 if ARCH_X86_64
+check_save_SOURCES += tests/x86_64/probe.S
 check_stubs_SOURCES += tests/x86_64/probe.S
 check_eh_frame_SOURCES += tests/x86_64/unwind_code.S
 endif
 if ARCH_AARCH64
+check_save_SOURCES += tests/aarch64/probe.S
 check_stubs_SOURCES += tests/aarch64/probe.S
 check_eh_frame_SOURCES += tests/aarch64/unwind_code.S
 endif

@@ -1,16 +1,23 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * The target of a site's call.  Not a C function.
+ * The targets of a site's call, one for each save class.  Not C functions.
  *
  *      in          x17 site record, x30 return address into the site
  *      out         x16 where the site goes on
- *      changed     x16, x17, x30, and on the slow path the flags
- *      kept        every other general register, FPCR, FPSR, errno, d8-d15;
- *                  patchpoint_v128: v0-v31 as well
+ *      changed     x16, x17, x30, what the class does not keep, and on the slow
+ *                  path the flags
+ *      kept        by all: x19-x29, d8-d15, FPCR, FPSR, errno
+ *
+ *      stub              keeps besides     shows of general registers, and of others
+ *      patchpoint_abi    x0-x15, x18       those
+ *      patchpoint_gpr    the same          all
+ *      patchpoint_v128   the same, v0-v31  all; 128 bits of each
+ *      patchpoint_mask   of V128's those that record->live_gpr and record->live_vector
+ *                        name              those that are named
  *
  *      if (record->state == PP_SITE_READY)
  *          return record->target;
- *      regs = all registers as they were at the site;
+ *      regs = registers as they were at the site;
  *      thread = record->thread_offset ? *(pp_thread **) (site's FP + thread_offset) : NULL;
  *      if (thread) thread->exit_fp = FP;
  *      target = patchpoint_slow(record, &regs);
@@ -23,80 +30,54 @@
  *
  *      FP + 8      return address into the site
  *      FP          site's FP              <- thread->exit_fp
+ *      SP + 808    live_vector            MASK
  *      SP + 800    thread or 0
  *      SP          struct pp_regs
+ *
+ * No class keeps what SVE adds: bits of z registers beyond 128, p registers and
+ * FFR are the callee's in any call of the base procedure call standard.
  */
 #include "asm.h"
 #include "stub.h"
 
 #define THREAD sp, #PP_REGS_SIZE
+#define LIVE_VECTOR sp, #(PP_REGS_SIZE + 8)
 #define FRAME (PP_REGS_SIZE + 16)
 #define GPR(number) sp, #(PP_REGS_GPR + 8 * (number))
 #define VECTOR(number) sp, #(PP_REGS_VECTOR + 16 * (number))
+#define PRESERVED 0x1ff80000            /* x19-x28 */
 
+    HIDDEN(patchpoint_abi)
     HIDDEN(patchpoint_gpr)
     HIDDEN(patchpoint_v128)
+    HIDDEN(patchpoint_mask)
     HIDDEN(patchpoint_slow)
 
-CODE(patchpoint_v128)
+/* ---- parts of a stub ---------------------------------------------------- */
+
+/* The way without C, and the frame of the other one. */
+    .macro  open_stub name, class
     ldar    w16, [x17]                  /* PP_SITE_STATE is 0 */
     sub     w16, w16, #PP_SITE_READY
-    cbnz    w16, .Lv128_slow
+    cbnz    w16, .L\name\()_slow
     ldr     x16, [x17, #PP_SITE_TARGET]
     ret
-.Lv128_slow:
+.L\name\()_slow:
     stp     x29, x30, [sp, #-16]!
     .cfi_def_cfa_offset 16
     .cfi_offset x29, -16
     .cfi_offset x30, -8
-.Lpatchpoint_v128_pushed:
+.L\name\()_pushed:
     mov     x29, sp
     .cfi_def_cfa_register x29
-.Lpatchpoint_v128_set:
+.L\name\()_set:
     sub     sp, sp, #FRAME
-    stp     q0, q1, [VECTOR(0)]
-    stp     q2, q3, [VECTOR(2)]
-    stp     q4, q5, [VECTOR(4)]
-    stp     q6, q7, [VECTOR(6)]
-    stp     q8, q9, [VECTOR(8)]
-    stp     q10, q11, [VECTOR(10)]
-    stp     q12, q13, [VECTOR(12)]
-    stp     q14, q15, [VECTOR(14)]
-    stp     q16, q17, [VECTOR(16)]
-    stp     q18, q19, [VECTOR(18)]
-    stp     q20, q21, [VECTOR(20)]
-    stp     q22, q23, [VECTOR(22)]
-    stp     q24, q25, [VECTOR(24)]
-    stp     q26, q27, [VECTOR(26)]
-    stp     q28, q29, [VECTOR(28)]
-    stp     q30, q31, [VECTOR(30)]
-    mov     x16, #PP_SAVE_V128_VALUE
-    b       .Lslow_common
-.Lpatchpoint_v128_popped:
-.Lpatchpoint_v128_end:
-END(patchpoint_v128)
-
-CODE(patchpoint_gpr)
-    ldar    w16, [x17]
-    sub     w16, w16, #PP_SITE_READY
-    cbnz    w16, .Lgpr_slow
-    ldr     x16, [x17, #PP_SITE_TARGET]
-    ret
-.Lgpr_slow:
-    stp     x29, x30, [sp, #-16]!
-    .cfi_def_cfa_offset 16
-    .cfi_offset x29, -16
-    .cfi_offset x30, -8
-.Lpatchpoint_gpr_pushed:
-    mov     x29, sp
-    .cfi_def_cfa_register x29
-.Lpatchpoint_gpr_set:
-    sub     sp, sp, #FRAME
-    mov     x16, #PP_SAVE_GPR_VALUE
-
-    /* Both stubs come here, with the same frame and the class in x16. */
-.Lslow_common:
+    mov     x16, #\class
     str     x16, [sp, #PP_REGS_CLASS]
+    .endm
+
+/* Through here x17 is the record. */
+    .macro  store_volatile
     stp     x0, x1, [GPR(0)]
     stp     x2, x3, [GPR(2)]
     stp     x4, x5, [GPR(4)]
@@ -105,14 +86,39 @@ CODE(patchpoint_gpr)
     stp     x10, x11, [GPR(10)]
     stp     x12, x13, [GPR(12)]
     stp     x14, x15, [GPR(14)]
-    stp     x16, x17, [GPR(16)]
-    stp     x18, x19, [GPR(18)]
-    stp     x20, x21, [GPR(20)]
-    stp     x22, x23, [GPR(22)]
-    stp     x24, x25, [GPR(24)]
-    stp     x26, x27, [GPR(26)]
+    str     x18, [GPR(18)]
+    .endm
+
+/* Only to be shown: C keeps them. */
+    .macro  store_preserved
+    stp     x19, x20, [GPR(19)]
+    stp     x21, x22, [GPR(21)]
+    stp     x23, x24, [GPR(23)]
+    stp     x25, x26, [GPR(25)]
+    stp     x27, x28, [GPR(27)]
+    .endm
+
+    .macro  store_eight a, b, c, d, e, f, g, h
+    stp     q\a, q\b, [VECTOR(\a)]
+    stp     q\c, q\d, [VECTOR(\c)]
+    stp     q\e, q\f, [VECTOR(\e)]
+    stp     q\g, q\h, [VECTOR(\g)]
+    .endm
+
+    .macro  load_eight a, b, c, d, e, f, g, h
+    ldp     q\a, q\b, [VECTOR(\a)]
+    ldp     q\c, q\d, [VECTOR(\c)]
+    ldp     q\e, q\f, [VECTOR(\e)]
+    ldp     q\g, q\h, [VECTOR(\g)]
+    .endm
+
+/*
+ * From the stored registers to C and back: x0-x15 are free, and the target is
+ * in x16 at the end.
+ */
+    .macro  call_slow name
     ldr     x9, [x29]                   /* site's FP */
-    stp     x28, x9, [GPR(28)]
+    str     x9, [sp, #PP_REGS_FP]
     add     x10, x29, #16               /* SP at the site */
     stp     x30, x10, [GPR(30)]
     mrs     x11, nzcv
@@ -123,10 +129,10 @@ CODE(patchpoint_gpr)
     str     w13, [sp, #PP_REGS_FP_CONTROL + 4]
 
     ldrsw   x10, [x17, #PP_SITE_THREAD_OFFSET]
-    cbz     x10, .Lno_thread
+    cbz     x10, .L\name\()_no_thread
     ldr     x10, [x9, x10]
     str     x29, [x10, #PP_THREAD_EXIT_FP]
-.Lno_thread:
+.L\name\()_no_thread:
     str     x10, [THREAD]
 
     mov     x0, x17
@@ -135,43 +141,25 @@ CODE(patchpoint_gpr)
     mov     x16, x0
 
     ldr     x10, [THREAD]
-    cbz     x10, .Lno_thread_back
+    cbz     x10, .L\name\()_no_thread_back
     str     xzr, [x10, #PP_THREAD_EXIT_FP]
-.Lno_thread_back:
+.L\name\()_no_thread_back:
 
     ldr     w12, [sp, #PP_REGS_FP_CONTROL]
     ldr     w13, [sp, #PP_REGS_FP_CONTROL + 4]
     mrs     x10, fpcr
     cmp     w10, w12
-    b.eq    .Lfpcr_kept
+    b.eq    .L\name\()_fpcr_kept
     msr     fpcr, x12
-.Lfpcr_kept:
+.L\name\()_fpcr_kept:
     mrs     x10, fpsr
     cmp     w10, w13
-    b.eq    .Lfpsr_kept
+    b.eq    .L\name\()_fpsr_kept
     msr     fpsr, x13
-.Lfpsr_kept:
+.L\name\()_fpsr_kept:
+    .endm
 
-    ldr     x10, [sp, #PP_REGS_CLASS]
-    cmp     x10, #PP_SAVE_V128_VALUE
-    b.ne    .Lno_vectors
-    ldp     q0, q1, [VECTOR(0)]
-    ldp     q2, q3, [VECTOR(2)]
-    ldp     q4, q5, [VECTOR(4)]
-    ldp     q6, q7, [VECTOR(6)]
-    ldp     q8, q9, [VECTOR(8)]
-    ldp     q10, q11, [VECTOR(10)]
-    ldp     q12, q13, [VECTOR(12)]
-    ldp     q14, q15, [VECTOR(14)]
-    ldp     q16, q17, [VECTOR(16)]
-    ldp     q18, q19, [VECTOR(18)]
-    ldp     q20, q21, [VECTOR(20)]
-    ldp     q22, q23, [VECTOR(22)]
-    ldp     q24, q25, [VECTOR(24)]
-    ldp     q26, q27, [VECTOR(26)]
-    ldp     q28, q29, [VECTOR(28)]
-    ldp     q30, q31, [VECTOR(30)]
-.Lno_vectors:
+    .macro  load_volatile
     ldp     x0, x1, [GPR(0)]
     ldp     x2, x3, [GPR(2)]
     ldp     x4, x5, [GPR(4)]
@@ -181,16 +169,101 @@ CODE(patchpoint_gpr)
     ldp     x12, x13, [GPR(12)]
     ldp     x14, x15, [GPR(14)]
     ldr     x18, [GPR(18)]
+    .endm
+
+    .macro  close_stub name
     mov     sp, x29
     .cfi_def_cfa_register sp
     ldp     x29, x30, [sp], #16
     .cfi_def_cfa_offset 0
     .cfi_same_value x29
     .cfi_same_value x30
-.Lpatchpoint_gpr_popped:
+.L\name\()_popped:
     ret
-.Lpatchpoint_gpr_end:
+.L\name\()_end:
+    .endm
+
+/* ---- patchpoint_abi ----------------------------------------------------- */
+
+CODE(patchpoint_abi)
+    open_stub patchpoint_abi, PP_SAVE_ABI_VALUE
+    store_volatile
+    call_slow patchpoint_abi
+    load_volatile
+    close_stub patchpoint_abi
+END(patchpoint_abi)
+
+/* ---- patchpoint_gpr ----------------------------------------------------- */
+
+CODE(patchpoint_gpr)
+    open_stub patchpoint_gpr, PP_SAVE_GPR_VALUE
+    store_volatile
+    store_preserved
+    call_slow patchpoint_gpr
+    load_volatile
+    close_stub patchpoint_gpr
 END(patchpoint_gpr)
 
-    STUB_ROW(patchpoint_v128, STUB_PATCHPOINT)
+/* ---- patchpoint_v128 ---------------------------------------------------- */
+
+CODE(patchpoint_v128)
+    open_stub patchpoint_v128, PP_SAVE_V128_VALUE
+    store_volatile
+    store_preserved
+    store_eight 0, 1, 2, 3, 4, 5, 6, 7
+    store_eight 8, 9, 10, 11, 12, 13, 14, 15
+    store_eight 16, 17, 18, 19, 20, 21, 22, 23
+    store_eight 24, 25, 26, 27, 28, 29, 30, 31
+    call_slow patchpoint_v128
+    load_eight 0, 1, 2, 3, 4, 5, 6, 7
+    load_eight 8, 9, 10, 11, 12, 13, 14, 15
+    load_eight 16, 17, 18, 19, 20, 21, 22, 23
+    load_eight 24, 25, 26, 27, 28, 29, 30, 31
+    load_volatile
+    close_stub patchpoint_v128
+END(patchpoint_v128)
+
+/* ---- patchpoint_mask ---------------------------------------------------- */
+
+/* Vector registers in eights: all of an eight in which w9 names one.  The flags stay. */
+    .macro  store_named a, b, c, d, e, f, g, h
+    and     w10, w9, #(0xff << \a)
+    cbz     w10, .Lpatchpoint_mask_not_stored_\a
+    store_eight \a, \b, \c, \d, \e, \f, \g, \h
+.Lpatchpoint_mask_not_stored_\a:
+    .endm
+
+    .macro  load_named a, b, c, d, e, f, g, h
+    and     w10, w9, #(0xff << \a)
+    cbz     w10, .Lpatchpoint_mask_not_loaded_\a
+    load_eight \a, \b, \c, \d, \e, \f, \g, \h
+.Lpatchpoint_mask_not_loaded_\a:
+    .endm
+
+CODE(patchpoint_mask)
+    open_stub patchpoint_mask, PP_SAVE_MASK_VALUE
+    store_volatile
+    ldp     w10, w9, [x17, #PP_SITE_LIVE_GPR] /* and PP_SITE_LIVE_VECTOR */
+    str     w9, [LIVE_VECTOR]
+    and     w10, w10, #PRESERVED
+    cbz     w10, .Lpatchpoint_mask_unseen
+    store_preserved
+.Lpatchpoint_mask_unseen:
+    store_named 0, 1, 2, 3, 4, 5, 6, 7
+    store_named 8, 9, 10, 11, 12, 13, 14, 15
+    store_named 16, 17, 18, 19, 20, 21, 22, 23
+    store_named 24, 25, 26, 27, 28, 29, 30, 31
+    call_slow patchpoint_mask
+    ldr     w9, [LIVE_VECTOR]
+    load_named 0, 1, 2, 3, 4, 5, 6, 7
+    load_named 8, 9, 10, 11, 12, 13, 14, 15
+    load_named 16, 17, 18, 19, 20, 21, 22, 23
+    load_named 24, 25, 26, 27, 28, 29, 30, 31
+    load_volatile
+    close_stub patchpoint_mask
+END(patchpoint_mask)
+
+    STUB_ROW(patchpoint_abi, STUB_PATCHPOINT)
     STUB_ROW(patchpoint_gpr, STUB_PATCHPOINT)
+    STUB_ROW(patchpoint_v128, STUB_PATCHPOINT)
+    STUB_ROW(patchpoint_mask, STUB_PATCHPOINT)

@@ -1,16 +1,24 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * The target of a site's call.  Not a C function.
+ * The targets of a site's call, one for each save class.  Not C functions.
  *
  *      in          r11 site record; SP of any alignment
  *      out         r11 where the site goes on
- *      changed     r11, the arithmetic flags
- *      kept        every other general register, DF, MXCSR, the x87 control
- *                  word, errno; patchpoint_v128: xmm0-xmm15 as well
+ *      changed     r11, the arithmetic flags, what the class does not keep
+ *      kept        by all: rbx, rbp, r12-r15, DF, MXCSR, the x87 control word, errno
+ *
+ *      stub              keeps besides                  shows of general registers, and of others
+ *      patchpoint_abi    rax rcx rdx rsi rdi r8-r10     those
+ *      patchpoint_gpr    the same                       all
+ *      patchpoint_v128   the same, xmm0-xmm15           all; 128 bits of each
+ *      patchpoint_v256   the same, ymm0-ymm15           all; 256 bits of each
+ *      patchpoint_v512   the same, zmm0-zmm31, k0-k7    all; 512 bits of each, 64 of each k
+ *      patchpoint_mask   of V128's those that record->live_gpr and record->live_vector
+ *                        name                           those that are named
  *
  *      if (record->state == PP_SITE_READY)
  *          return record->target;
- *      regs = all registers as they were at the site;
+ *      regs = registers as they were at the site;
  *      thread = record->thread_offset ? *(pp_thread **) (site's FP + thread_offset) : NULL;
  *      if (thread) thread->exit_fp = FP;
  *      target = patchpoint_slow(record, &regs);
@@ -23,115 +31,112 @@
  *
  *      FP + 8      return address into the site
  *      FP          site's FP              <- thread->exit_fp
- *                  0 to 15 bytes, to align
+ *                  to align
+ *      SP + 2496   k0-k7                  V512
+ *      SP + 448    zmm0-zmm31, 64-aligned V512; or ymm0-ymm15, 32-aligned: V256
+ *      SP + 440    live_vector            MASK
  *      SP + 432    thread or 0
  *      SP + 416    scratch
  *      SP          struct pp_regs, 16-aligned
+ *
+ * V256 and V512 give C clean upper halves (vzeroupper), so that code with SSE
+ * instructions runs at full speed there.  Afterwards the upper halves are what
+ * they were, and in use for the processor, even where they hold zeros.
  */
 #include "asm.h"
 #include "stub.h"
 
 #define SCRATCH PP_REGS_SIZE(%rsp)
 #define THREAD (PP_REGS_SIZE + 16)(%rsp)
-#define FRAME (PP_REGS_SIZE + 32)
+#define LIVE_VECTOR (PP_REGS_SIZE + 24)(%rsp)
+#define FRAME PP_REGS_WIDE
 #define GPR(number) (PP_REGS_GPR + 8 * (number))(%rsp)
-#define VECTOR(number) (PP_REGS_VECTOR + 16 * (number))(%rsp)
+#define XMM(number) (PP_REGS_VECTOR + 16 * (number))(%rsp)
+#define YMM(number) (PP_REGS_WIDE + 32 * (number))(%rsp)
+#define ZMM(number) (PP_REGS_WIDE + 64 * (number))(%rsp)
+#define OPMASK(number) (PP_REGS_OPMASK + 8 * (number))(%rsp)
 #define X87CW (PP_REGS_FP_CONTROL + 4)(%rsp)
 #define FLAGS_DF 0x400
+#define PRESERVED 0xf008                /* rbx, r12-r15 */
 
+    HIDDEN(patchpoint_abi)
     HIDDEN(patchpoint_gpr)
     HIDDEN(patchpoint_v128)
+    HIDDEN(patchpoint_v256)
+    HIDDEN(patchpoint_v512)
+    HIDDEN(patchpoint_mask)
     HIDDEN(patchpoint_slow)
 
-CODE(patchpoint_v128)
+/* ---- parts of a stub ---------------------------------------------------- */
+
+/* The way without C, and the frame of the other one. */
+    .macro  open_stub name, class, bytes, align
     cmpl    $PP_SITE_READY, PP_SITE_STATE(%r11)
-    jne     .Lv128_slow
+    jne     .L\name\()_slow
     mov     PP_SITE_TARGET(%r11), %r11
     ret
-.Lv128_slow:
+.L\name\()_slow:
     push    %rbp
     .cfi_def_cfa_offset 16
     .cfi_offset rbp, -16
-.Lpatchpoint_v128_pushed:
+.L\name\()_pushed:
     mov     %rsp, %rbp
     .cfi_def_cfa_register rbp
-.Lpatchpoint_v128_set:
-    sub     $FRAME, %rsp
-    and     $-16, %rsp
-    movq    $PP_SAVE_V128_VALUE, PP_REGS_CLASS(%rsp)
-    movaps  %xmm0, VECTOR(0)
-    movaps  %xmm1, VECTOR(1)
-    movaps  %xmm2, VECTOR(2)
-    movaps  %xmm3, VECTOR(3)
-    movaps  %xmm4, VECTOR(4)
-    movaps  %xmm5, VECTOR(5)
-    movaps  %xmm6, VECTOR(6)
-    movaps  %xmm7, VECTOR(7)
-    movaps  %xmm8, VECTOR(8)
-    movaps  %xmm9, VECTOR(9)
-    movaps  %xmm10, VECTOR(10)
-    movaps  %xmm11, VECTOR(11)
-    movaps  %xmm12, VECTOR(12)
-    movaps  %xmm13, VECTOR(13)
-    movaps  %xmm14, VECTOR(14)
-    movaps  %xmm15, VECTOR(15)
-    jmp     .Lslow_common
-.Lpatchpoint_v128_popped:
-.Lpatchpoint_v128_end:
-END(patchpoint_v128)
+.L\name\()_set:
+    sub     $\bytes, %rsp
+    and     $-\align, %rsp
+    movq    $\class, PP_REGS_CLASS(%rsp)
+    .endm
 
-CODE(patchpoint_gpr)
-    cmpl    $PP_SITE_READY, PP_SITE_STATE(%r11)
-    jne     .Lgpr_slow
-    mov     PP_SITE_TARGET(%r11), %r11
-    ret
-.Lgpr_slow:
-    push    %rbp
-    .cfi_def_cfa_offset 16
-    .cfi_offset rbp, -16
-.Lpatchpoint_gpr_pushed:
-    mov     %rsp, %rbp
-    .cfi_def_cfa_register rbp
-.Lpatchpoint_gpr_set:
-    sub     $FRAME, %rsp
-    and     $-16, %rsp
-    movq    $PP_SAVE_GPR_VALUE, PP_REGS_CLASS(%rsp)
-
-    /* Both stubs come here, with the same frame. */
-.Lslow_common:
+/* Through here r11 is the record. */
+    .macro  store_volatile
     mov     %rax, GPR(0)
     mov     %rcx, GPR(1)
     mov     %rdx, GPR(2)
-    mov     %rbx, GPR(3)
     mov     %rsi, GPR(6)
     mov     %rdi, GPR(7)
     mov     %r8, GPR(8)
     mov     %r9, GPR(9)
     mov     %r10, GPR(10)
-    mov     %r11, GPR(11)
+    .endm
+
+/* Only to be shown: C keeps them. */
+    .macro  store_preserved
+    mov     %rbx, GPR(3)
     mov     %r12, GPR(12)
     mov     %r13, GPR(13)
     mov     %r14, GPR(14)
     mov     %r15, GPR(15)
+    .endm
+
+/*
+ * From the stored registers to C and back: rax, rcx, rdx, rsi, rdi and r8-r11
+ * are free, and the target is in r11 at the end.
+ */
+    .macro  call_slow name
     lea     16(%rbp), %rax          /* SP at the site */
     mov     %rax, PP_REGS_SP(%rsp)
     mov     0(%rbp), %rcx           /* site's FP */
     mov     %rcx, PP_REGS_FP(%rsp)
     mov     8(%rbp), %rax
     mov     %rax, PP_REGS_PC(%rsp)
-    pushfq
-    pop     PP_REGS_FLAGS(%rsp)
     movq    $0, PP_REGS_FP_CONTROL(%rsp)
     stmxcsr PP_REGS_FP_CONTROL(%rsp)
     fnstcw  X87CW
+    pushfq
+    pop     %rax
+    mov     %rax, PP_REGS_FLAGS(%rsp)
+    test    $FLAGS_DF, %eax
+    jz      .L\name\()_df_off     /* cld takes longer than a branch */
     cld
+.L\name\()_df_off:
 
     movslq  PP_SITE_THREAD_OFFSET(%r11), %rax
     test    %rax, %rax
-    jz      .Lno_thread
+    jz      .L\name\()_no_thread
     mov     (%rcx,%rax), %rax
     mov     %rbp, PP_THREAD_EXIT_FP(%rax)
-.Lno_thread:
+.L\name\()_no_thread:
     mov     %rax, THREAD
 
     mov     %r11, %rdi
@@ -141,46 +146,29 @@ CODE(patchpoint_gpr)
 
     mov     THREAD, %rax
     test    %rax, %rax
-    jz      .Lno_thread_back
+    jz      .L\name\()_no_thread_back
     movq    $0, PP_THREAD_EXIT_FP(%rax)
-.Lno_thread_back:
+.L\name\()_no_thread_back:
 
     stmxcsr SCRATCH
     mov     SCRATCH, %eax
     cmp     PP_REGS_FP_CONTROL(%rsp), %eax
-    je      .Lmxcsr_kept
+    je      .L\name\()_mxcsr_kept
     ldmxcsr PP_REGS_FP_CONTROL(%rsp)
-.Lmxcsr_kept:
+.L\name\()_mxcsr_kept:
     fnstcw  SCRATCH
     mov     SCRATCH, %ax
     cmp     X87CW, %ax
-    je      .Lx87cw_kept
+    je      .L\name\()_x87cw_kept
     fldcw   X87CW
-.Lx87cw_kept:
+.L\name\()_x87cw_kept:
     testl   $FLAGS_DF, PP_REGS_FLAGS(%rsp)
-    jz      .Ldf_clear
+    jz      .L\name\()_df_clear
     std
-.Ldf_clear:
+.L\name\()_df_clear:
+    .endm
 
-    cmpl    $PP_SAVE_V128_VALUE, PP_REGS_CLASS(%rsp)
-    jne     .Lno_vectors
-    movaps  VECTOR(0), %xmm0
-    movaps  VECTOR(1), %xmm1
-    movaps  VECTOR(2), %xmm2
-    movaps  VECTOR(3), %xmm3
-    movaps  VECTOR(4), %xmm4
-    movaps  VECTOR(5), %xmm5
-    movaps  VECTOR(6), %xmm6
-    movaps  VECTOR(7), %xmm7
-    movaps  VECTOR(8), %xmm8
-    movaps  VECTOR(9), %xmm9
-    movaps  VECTOR(10), %xmm10
-    movaps  VECTOR(11), %xmm11
-    movaps  VECTOR(12), %xmm12
-    movaps  VECTOR(13), %xmm13
-    movaps  VECTOR(14), %xmm14
-    movaps  VECTOR(15), %xmm15
-.Lno_vectors:
+    .macro  load_volatile
     mov     GPR(0), %rax
     mov     GPR(1), %rcx
     mov     GPR(2), %rdx
@@ -189,13 +177,156 @@ CODE(patchpoint_gpr)
     mov     GPR(8), %r8
     mov     GPR(9), %r9
     mov     GPR(10), %r10
+    .endm
+
+    .macro  close_stub name
     leave
     .cfi_def_cfa rsp, 8
     .cfi_same_value rbp
-.Lpatchpoint_gpr_popped:
+.L\name\()_popped:
     ret
-.Lpatchpoint_gpr_end:
+.L\name\()_end:
+    .endm
+
+/* ---- patchpoint_abi ----------------------------------------------------- */
+
+CODE(patchpoint_abi)
+    open_stub patchpoint_abi, PP_SAVE_ABI_VALUE, FRAME, 16
+    store_volatile
+    call_slow patchpoint_abi
+    load_volatile
+    close_stub patchpoint_abi
+END(patchpoint_abi)
+
+/* ---- patchpoint_gpr ----------------------------------------------------- */
+
+CODE(patchpoint_gpr)
+    open_stub patchpoint_gpr, PP_SAVE_GPR_VALUE, FRAME, 16
+    store_volatile
+    store_preserved
+    call_slow patchpoint_gpr
+    load_volatile
+    close_stub patchpoint_gpr
 END(patchpoint_gpr)
 
-    STUB_ROW(patchpoint_v128, STUB_PATCHPOINT)
+/* ---- patchpoint_v128 ---------------------------------------------------- */
+
+CODE(patchpoint_v128)
+    open_stub patchpoint_v128, PP_SAVE_V128_VALUE, FRAME, 16
+    store_volatile
+    store_preserved
+    .irp n, 0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15
+    movaps  %xmm\n, XMM(\n)
+    .endr
+    call_slow patchpoint_v128
+    .irp n, 0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15
+    movaps  XMM(\n), %xmm\n
+    .endr
+    load_volatile
+    close_stub patchpoint_v128
+END(patchpoint_v128)
+
+/* ---- patchpoint_v256: only where AVX is there --------------------------- */
+
+CODE(patchpoint_v256)
+    open_stub patchpoint_v256, PP_SAVE_V256_VALUE, PP_REGS_V256_SIZE, 32
+    store_volatile
+    store_preserved
+    .irp n, 0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15
+    vmovups %ymm\n, YMM(\n)
+    .endr
+    vzeroupper
+    call_slow patchpoint_v256
+    .irp n, 0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15
+    vmovups YMM(\n), %ymm\n
+    .endr
+    load_volatile
+    close_stub patchpoint_v256
+END(patchpoint_v256)
+
+/* ---- patchpoint_v512: only where AVX-512 F and BW are there ------------- */
+
+CODE(patchpoint_v512)
+    open_stub patchpoint_v512, PP_SAVE_V512_VALUE, PP_REGS_V512_SIZE, 64
+    store_volatile
+    store_preserved
+    .irp n, 0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15
+    vmovups %zmm\n, ZMM(\n)
+    .endr
+    .irp n, 16, 17, 18, 19, 20, 21, 22, 23, 24, 25, 26, 27, 28, 29, 30, 31
+    vmovups %zmm\n, ZMM(\n)
+    .endr
+    .irp n, 0, 1, 2, 3, 4, 5, 6, 7
+    kmovq   %k\n, OPMASK(\n)
+    .endr
+    vzeroupper
+    call_slow patchpoint_v512
+    .irp n, 0, 1, 2, 3, 4, 5, 6, 7
+    kmovq   OPMASK(\n), %k\n
+    .endr
+    .irp n, 0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15
+    vmovups ZMM(\n), %zmm\n
+    .endr
+    .irp n, 16, 17, 18, 19, 20, 21, 22, 23, 24, 25, 26, 27, 28, 29, 30, 31
+    vmovups ZMM(\n), %zmm\n
+    .endr
+    load_volatile
+    close_stub patchpoint_v512
+END(patchpoint_v512)
+
+/* ---- patchpoint_mask ---------------------------------------------------- */
+
+/*
+ * Vector registers in fours, up to the four with the highest that ecx names: a
+ * test and a jump for each register take longer than to store all.
+ */
+    .macro  store_four a, b, c, d
+    test    $(0xffff << \a & 0xffff), %ecx
+    jz      .Lpatchpoint_mask_stored
+    movaps  %xmm\a, XMM(\a)
+    movaps  %xmm\b, XMM(\b)
+    movaps  %xmm\c, XMM(\c)
+    movaps  %xmm\d, XMM(\d)
+    .endm
+
+    .macro  load_four a, b, c, d
+    test    $(0xffff << \a & 0xffff), %ecx
+    jz      .Lpatchpoint_mask_loaded
+    movaps  XMM(\a), %xmm\a
+    movaps  XMM(\b), %xmm\b
+    movaps  XMM(\c), %xmm\c
+    movaps  XMM(\d), %xmm\d
+    .endm
+
+CODE(patchpoint_mask)
+    open_stub patchpoint_mask, PP_SAVE_MASK_VALUE, FRAME, 16
+    store_volatile
+    mov     PP_SITE_LIVE_GPR(%r11), %eax
+    mov     PP_SITE_LIVE_VECTOR(%r11), %ecx
+    mov     %ecx, LIVE_VECTOR
+    test    $PRESERVED, %eax
+    jz      .Lpatchpoint_mask_unseen
+    store_preserved
+.Lpatchpoint_mask_unseen:
+    store_four 0, 1, 2, 3
+    store_four 4, 5, 6, 7
+    store_four 8, 9, 10, 11
+    store_four 12, 13, 14, 15
+.Lpatchpoint_mask_stored:
+    call_slow patchpoint_mask
+    mov     LIVE_VECTOR, %ecx
+    load_four 0, 1, 2, 3
+    load_four 4, 5, 6, 7
+    load_four 8, 9, 10, 11
+    load_four 12, 13, 14, 15
+.Lpatchpoint_mask_loaded:
+    load_volatile
+    close_stub patchpoint_mask
+END(patchpoint_mask)
+
+    STUB_ROW(patchpoint_abi, STUB_PATCHPOINT)
     STUB_ROW(patchpoint_gpr, STUB_PATCHPOINT)
+    STUB_ROW(patchpoint_v128, STUB_PATCHPOINT)
+    STUB_ROW(patchpoint_v256, STUB_PATCHPOINT)
+    STUB_ROW(patchpoint_v512, STUB_PATCHPOINT)
+    STUB_ROW(patchpoint_mask, STUB_PATCHPOINT)

@@ -45,7 +45,9 @@
 #define PP_SITE_TARGET 8        /* where to go; once set, it always is the last published target */
 #define PP_SITE_THREAD_OFFSET 16 /* signed 32 bits: frame slot with the pp_thread, from FP; 0: none */
 #define PP_SITE_RESUME 20       /* unsigned 32 bits: from the stub's return address to the resume address */
-#define PP_SITE_HEAD_SIZE 24
+#define PP_SITE_LIVE_GPR 24     /* 32 bits: what a site of PP_SAVE_MASK keeps, by register number */
+#define PP_SITE_LIVE_VECTOR 28  /* 32 bits */
+#define PP_SITE_HEAD_SIZE 32
 
 /* Values of PP_SITE_STATE.  A plain number, so that assembler can compare with it. */
 #define PP_SITE_IDLE 0
@@ -69,6 +71,11 @@
 #define PP_REGS_VECTOR 160      /* 16 bytes each */
 #define PP_REGS_VECTOR_COUNT 16
 #define PP_REGS_SIZE 416
+/* Behind the struct, whole registers; there only when the class is V256 or V512. */
+#define PP_REGS_WIDE 448        /* ymm0 .. ymm15, 32 bytes each; or zmm0 .. zmm31, 64 bytes each */
+#define PP_REGS_V256_SIZE 960   /* to the end of ymm15 */
+#define PP_REGS_OPMASK 2496     /* V512: k0 .. k7, 8 bytes each */
+#define PP_REGS_V512_SIZE 2560  /* to the end of k7 */
 #elif defined __aarch64__
 #define PP_REGS_GPR 0           /* x0 .. x30, sp */
 #define PP_REGS_GPR_COUNT 32
@@ -86,5 +93,9 @@
 /* enum pp_save, for assembler. */
 #define PP_SAVE_GPR_VALUE 0
 #define PP_SAVE_V128_VALUE 1
+#define PP_SAVE_ABI_VALUE 2
+#define PP_SAVE_V256_VALUE 3
+#define PP_SAVE_V512_VALUE 4
+#define PP_SAVE_MASK_VALUE 5
 
 #endif

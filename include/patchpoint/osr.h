@@ -28,22 +28,48 @@ extern "C" {
 
 /* ---- registers -------------------------------------------------------- */
 
-/* Which registers a stub keeps and shows; chosen per site. */
+/*
+ * Which registers a stub keeps on its slow path and shows in pp_regs; chosen per
+ * site.  Every class keeps those that C functions keep, the frame and stack
+ * pointers, errno, and of the floating point and flags registers MXCSR, the x87
+ * control word and DF; FPCR and FPSR.  No class keeps the arithmetic flags, the
+ * stub's own registers (r11; x16, x17, x30), the x87 and MMX registers, AMX tiles,
+ * or what SVE adds to the vector registers: bits beyond 128, p registers, FFR.
+ * A register that its class does not keep is undefined behind the site,
+ * as it is behind a call of a C function.
+ */
 typedef enum pp_save {
-    PP_SAVE_GPR = PP_SAVE_GPR_VALUE,  /* general registers, floating point control */
-    PP_SAVE_V128 = PP_SAVE_V128_VALUE /* and 128 bits of every vector register */
+    PP_SAVE_GPR = PP_SAVE_GPR_VALUE,   /* general registers: all kept, all shown */
+    PP_SAVE_V128 = PP_SAVE_V128_VALUE, /* and 128 bits of xmm0-xmm15; of v0-v31 */
+    PP_SAVE_ABI = PP_SAVE_ABI_VALUE,   /* the cheapest: as GPR, but those that C functions keep are
+                                          not shown (rbx, r12-r15; x19-x28) */
+    PP_SAVE_V256 = PP_SAVE_V256_VALUE, /* x86-64 with AVX: GPR and ymm0-ymm15 */
+    PP_SAVE_V512 = PP_SAVE_V512_VALUE, /* x86-64 with AVX-512 F and BW: GPR, zmm0-zmm31, k0-k7 */
+    PP_SAVE_MASK = PP_SAVE_MASK_VALUE  /* of V128's registers, those that the site names */
 } pp_save;
 
 #if defined __x86_64__ || defined __aarch64__
-/* All registers at a patchpoint, as they were in compiled code.  Offsets in layout.h. */
+/*
+ * Registers at a patchpoint, as they were in compiled code.  Offsets in layout.h.
+ * In gpr, SP and FP are valid in every class, others as the class says.
+ */
 typedef struct pp_regs {
     uint64_t gpr[PP_REGS_GPR_COUNT]; /* by hardware number; the stub's scratch registers are undefined */
     uint64_t pc;                     /* return address into the site */
     uint64_t flags;                  /* x86-64: the arithmetic flags are undefined */
     uint64_t fp_control;             /* low half MXCSR or FPCR, high half x87 control word or FPSR */
-    uint64_t save;                   /* enum pp_save: vector[] is valid for PP_SAVE_V128 */
-    uint8_t vector[PP_REGS_VECTOR_COUNT][16];
+    uint64_t save;                   /* enum pp_save: which registers are valid */
+    uint8_t vector[PP_REGS_VECTOR_COUNT][16]; /* V128, MASK.  V256 and V512 have whole registers
+                                                 behind the struct: pp_regs_vector */
 } pp_regs;
+
+/*
+ * A vector register by hardware number: the address of its `*bytes` bytes in
+ * what a stub stored, 16, 32 or 64 as the class has it; NULL and 0 when the class
+ * has none of that number.  `bytes` may be NULL.  Only for the pp_regs that a producer
+ * was called with, as a copy of the struct has no wide registers.  Async-signal-safe.
+ */
+PP_API const void *pp_regs_vector(const pp_regs *regs, unsigned number, size_t *bytes);
 #endif
 
 /* ---- tier-0 and entries ----------------------------------------------- */

@@ -39,6 +39,9 @@ AT(PP_SITE_COUNTER, struct site_record, counter);
 AT(PP_SITE_TARGET, struct site_record, target);
 AT(PP_SITE_THREAD_OFFSET, struct site_record, thread_offset);
 AT(PP_SITE_RESUME, struct site_record, resume);
+AT(PP_SITE_LIVE_GPR, struct site_record, live_gpr);
+AT(PP_SITE_LIVE_VECTOR, struct site_record, live_vector);
+IS(PP_SITE_LIVE_VECTOR, PP_SITE_LIVE_GPR + 4); /* loaded as a pair */
 IS(PP_SITE_HEAD_SIZE, sizeof(struct site_record));
 AT(0, struct site, head);
 
@@ -54,6 +57,12 @@ IS(PP_REGS_SIZE, sizeof(pp_regs));
 #if defined __x86_64__
 IS(PP_REGS_SP, PP_REGS_GPR + 4 * 8);
 IS(PP_REGS_FP, PP_REGS_GPR + 5 * 8);
+/* Wide registers are aligned when the struct is, and the stub's own words fit before them. */
+IS(PP_REGS_WIDE % 64, 0);
+IS(PP_REGS_WIDE, PP_REGS_SIZE + 32);
+IS(PP_REGS_V256_SIZE, PP_REGS_WIDE + 16 * 32);
+IS(PP_REGS_OPMASK, PP_REGS_WIDE + 32 * 64);
+IS(PP_REGS_V512_SIZE, PP_REGS_OPMASK + 8 * 8);
 #else
 IS(PP_REGS_SP, PP_REGS_GPR + 31 * 8);
 IS(PP_REGS_FP, PP_REGS_GPR + 29 * 8);
@@ -61,5 +70,9 @@ IS(PP_REGS_FP, PP_REGS_GPR + 29 * 8);
 
 IS(PP_SAVE_GPR_VALUE, PP_SAVE_GPR);
 IS(PP_SAVE_V128_VALUE, PP_SAVE_V128);
+IS(PP_SAVE_ABI_VALUE, PP_SAVE_ABI);
+IS(PP_SAVE_V256_VALUE, PP_SAVE_V256);
+IS(PP_SAVE_V512_VALUE, PP_SAVE_V512);
+IS(PP_SAVE_MASK_VALUE, PP_SAVE_MASK);
 IS(sizeof(_Atomic uint32_t), 4);
 IS(sizeof(_Atomic uintptr_t), 8);

@@ -30,6 +30,7 @@ struct site_record {
     _Atomic uintptr_t target;
     int32_t thread_offset;     /* written once */
     uint32_t resume;           /* written once */
+    uint32_t live_gpr, live_vector; /* written once; PP_SAVE_MASK */
 };
 
 struct site {

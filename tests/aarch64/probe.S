@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT */
-/* Probes for check_stubs; probe.h has the contracts. */
+/* Probes for check_save and check_stubs; probe.h has the contracts. */
 #include "asm.h"
 #include "probe.h"
 

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT */
-/* Probes for check_stubs; probe.h has the contracts. */
+/* Probes for check_save and check_stubs; probe.h has the contracts. */
 #include "asm.h"
 #include "probe.h"
 
@@ -9,6 +9,10 @@
 #define XMM(n) (PP_REGS_VECTOR + 16 * (n))
 #define MXCSR PP_REGS_FP_CONTROL
 #define X87CW (PP_REGS_FP_CONTROL + 4)
+#define WIDE_IN(n) (PROBE_WIDE_IN + 64 * (n))(%r11)
+#define WIDE_OUT(n) (PROBE_WIDE_OUT + 64 * (n))(%r11)
+#define K_IN(n) (PROBE_WIDE_IN + PROBE_OPMASK + 8 * (n))(%r11)
+#define K_OUT(n) (PROBE_WIDE_OUT + PROBE_OPMASK + 8 * (n))(%r11)
 
     .local probe_current, probe_sp, probe_stub, probe_r11
     .comm probe_current, 8, 8
@@ -54,7 +58,23 @@ FUNC(probe_site)
     .irp n, 0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15
     movups  IN(XMM(\n))(%r11), %xmm\n
     .endr
-    ldmxcsr IN(MXCSR)(%r11)
+    cmpq    $32, PROBE_WIDTH(%r11)
+    jb      4f
+    je      3f
+    .irp n, 0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15
+    vmovups WIDE_IN(\n), %zmm\n
+    .endr
+    .irp n, 16, 17, 18, 19, 20, 21, 22, 23, 24, 25, 26, 27, 28, 29, 30, 31
+    vmovups WIDE_IN(\n), %zmm\n
+    .endr
+    .irp n, 0, 1, 2, 3, 4, 5, 6, 7
+    kmovq   K_IN(\n), %k\n
+    .endr
+    jmp     4f
+3:  .irp n, 0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15
+    vmovups WIDE_IN(\n), %ymm\n
+    .endr
+4:  ldmxcsr IN(MXCSR)(%r11)
     fldcw   IN(X87CW)(%r11)
     mov     IN(GPR(0))(%r11), %rax
     mov     IN(GPR(1))(%r11), %rcx
@@ -120,6 +140,23 @@ probe_target:
     .irp n, 0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15
     movups  %xmm\n, OUT(XMM(\n))(%r11)
     .endr
+    cmpq    $32, PROBE_WIDTH(%r11)
+    jb      4f
+    je      3f
+    .irp n, 0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15
+    vmovups %zmm\n, WIDE_OUT(\n)
+    .endr
+    .irp n, 16, 17, 18, 19, 20, 21, 22, 23, 24, 25, 26, 27, 28, 29, 30, 31
+    vmovups %zmm\n, WIDE_OUT(\n)
+    .endr
+    .irp n, 0, 1, 2, 3, 4, 5, 6, 7
+    kmovq   %k\n, K_OUT(\n)
+    .endr
+3:  .irp n, 0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15
+    vmovups %ymm\n, WIDE_OUT(\n)
+    .endr
+    vzeroupper
+4:
     mov     %rsp, %rsi
     lea     probe_canary(%rip), %rdi
     mov     $PROBE_CANARY_BYTES, %ecx
