@@ -33,9 +33,13 @@ typedef uint32_t pp_symbol;
 #define PP_SYMBOL_NONE 0u       /* no symbol: an error, or the value 0 in a relocation */
 #define PP_SYMBOL_CODE 1u       /* the first byte of the trace's own code */
 #define PP_SYMBOL_DATA 2u       /* the first byte of the trace's own data */
-#define PP_SYMBOL_PATCHPOINT_GPR 3u  /* the patchpoint stub that keeps general registers */
-#define PP_SYMBOL_PATCHPOINT_V128 4u /* the one that keeps vector registers, too */
+#define PP_SYMBOL_PATCHPOINT_GPR 3u  /* the patchpoint stub of PP_SAVE_GPR */
+#define PP_SYMBOL_PATCHPOINT_V128 4u /* of PP_SAVE_V128 */
 #define PP_SYMBOL_LEAVE 5u      /* pp_leave: calls from compiled code to C */
+#define PP_SYMBOL_PATCHPOINT_ABI 6u
+#define PP_SYMBOL_PATCHPOINT_V256 7u /* x86-64: elsewhere there is no such stub */
+#define PP_SYMBOL_PATCHPOINT_V512 8u /* x86-64 */
+#define PP_SYMBOL_PATCHPOINT_MASK 9u
 
 /*
  * Give an address a name in the pool.  The name is copied.  The same name with

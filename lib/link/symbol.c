@@ -245,6 +245,12 @@ pp_status symbol_table_open(struct symbol_table *table, pp_pool *pool)
         [PP_SYMBOL_PATCHPOINT_GPR] = (uintptr_t) patchpoint_gpr,
         [PP_SYMBOL_PATCHPOINT_V128] = (uintptr_t) patchpoint_v128,
         [PP_SYMBOL_LEAVE] = (uintptr_t) pp_leave,
+        [PP_SYMBOL_PATCHPOINT_ABI] = (uintptr_t) patchpoint_abi,
+#if defined __x86_64__
+        [PP_SYMBOL_PATCHPOINT_V256] = (uintptr_t) patchpoint_v256,
+        [PP_SYMBOL_PATCHPOINT_V512] = (uintptr_t) patchpoint_v512,
+#endif
+        [PP_SYMBOL_PATCHPOINT_MASK] = (uintptr_t) patchpoint_mask,
     };
 
     if (set_buckets(table, pool, FIRST_BUCKETS) != PP_OK)
