@@ -486,6 +486,27 @@ START_TEST(site_bytes)
 }
 END_TEST
 
+START_TEST(site_calls_the_stub_of_its_class)
+{
+    static const struct {
+        pp_save save;
+        pp_symbol stub;
+    } classes[] = {
+        { PP_SAVE_GPR, 3 }, { PP_SAVE_V128, 4 }, { PP_SAVE_ABI, 6 }, { PP_SAVE_V256, 7 },
+        { PP_SAVE_V512, 8 }, { PP_SAVE_MASK, 9 },
+    };
+    for (size_t i = 0; i < 2 * sizeof classes / sizeof classes[0]; i++) {
+        const struct isa *isa = i % 2 ? &isa_x86_64 : &isa_aarch64;
+        pp_site_desc desc = { .size = sizeof desc, .counter_offset = -4,
+                              .save = classes[i / 2].save };
+        pp_site_layout layout = { .size = sizeof layout };
+        ck_assert_int_eq(isa->emit_site(&desc, RECORD, false, NULL, 0, &layout), PP_OK);
+        ck_assert_uint_eq(layout.reloc_count, 1);
+        ck_assert_uint_eq(layout.relocs[0].symbol, classes[i / 2].stub);
+    }
+}
+END_TEST
+
 /* ---- resume --------------------------------------------------------------- */
 
 static const struct resume {
@@ -624,6 +645,7 @@ int main(void)
     tcase_add_loop_test(tests, osr_needs_room, 0, sizeof osrs / sizeof osrs[0]);
     tcase_add_test(tests, osr_refuses);
     tcase_add_loop_test(tests, site_bytes, 0, sizeof sites / sizeof sites[0]);
+    tcase_add_test(tests, site_calls_the_stub_of_its_class);
     tcase_add_loop_test(tests, resume_jump, 0, sizeof resumes / sizeof resumes[0]);
     tcase_add_test(tests, resume_refuses);
     suite_add_tcase(suite, tests);

@@ -2,6 +2,7 @@
 /* Sites, entries and resuming: what is accepted, what is refused, and what they keep alive. */
 #include <config.h>
 
+#include "os/cpu.h"
 #include "sanitized.h"
 #include "stress/method.h"
 
@@ -10,6 +11,7 @@
 #include <check.h>
 #include <errno.h>
 #include <linux/seccomp.h>
+#include <stddef.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -23,11 +25,17 @@
 #define REG_B (1ull << 12)
 #define REG_C (1ull << 13)              /* without a slot */
 #define NOT_SAVED (1ull << 0)           /* rax */
+#define STUB_REGISTER (1u << 11)        /* r11 */
+#define LIVE_GPRS 0xf7ffu
+#define LIVE_VECTORS 0xffffu
 #else
 #define REG_A (1ull << 19)
 #define REG_B (1ull << 28)
 #define REG_C (1ull << 20)
 #define NOT_SAVED (1ull << 18)
+#define STUB_REGISTER (1u << 17)
+#define LIVE_GPRS 0xbffcffffu
+#define LIVE_VECTORS 0xffffffffu
 #endif
 
 static pp_pool *pool;
@@ -78,7 +86,13 @@ START_TEST(site_refuses_what_cannot_be)
     SITE(desc.threshold = 0)
     SITE(desc.threshold = -1)
     SITE(desc.threshold = (1 << 30) + 1)
-    SITE(desc.save = 2)
+    SITE(desc.save = PP_SAVE_MASK + 1)
+    SITE(desc.save = (pp_save) -1)
+    SITE(desc.live_gpr = 1)
+    SITE(desc.live_vector = 1)
+    SITE(desc.save = PP_SAVE_V128; desc.live_vector = 1)
+    SITE(desc.save = PP_SAVE_MASK; desc.live_gpr = STUB_REGISTER)
+    SITE(desc.size = offsetof(pp_site_desc, live_gpr) - 8)
     SITE(desc.flags = 2)
     SITE(desc.produce = NULL)
     SITE(desc.tier0 = NULL)
@@ -97,13 +111,84 @@ START_TEST(site_refuses_what_cannot_be)
     SITE(desc.thread_offset = -56)
 #if defined __aarch64__
     SITE(desc.flags = PP_SITE_RED_ZONE)
+#else
+    SITE(desc.save = PP_SAVE_MASK; desc.live_gpr = 1 << 16)
+    SITE(desc.save = PP_SAVE_MASK; desc.live_vector = 1 << 16)
 #endif
     SITE(desc.error = &error; desc.threshold = 0)
     ck_assert_str_eq(error.text, "threshold: 0");
+    SITE(desc.error = &error; desc.live_vector = 0x81)
+    ck_assert_str_eq(error.text, "live_vector: 0x81 not kept");
     ck_assert_int_eq(pp_site_create(NULL, &good_site, &site), PP_E_ARG);
     ck_assert_int_eq(pp_site_create(pool, NULL, &site), PP_E_ARG);
     ck_assert_int_eq(pp_site_create(pool, &good_site, NULL), PP_E_ARG);
     ck_assert_ptr_eq(site, untouched);
+}
+END_TEST
+
+/* A class that the processor lacks is refused, with the reason; the others are there. */
+START_TEST(site_has_the_classes_of_the_processor)
+{
+    static const struct {
+        pp_save save;
+        enum cpu_vectors needs;
+        uint32_t live_gpr, live_vector;
+        const char *name;
+    } classes[] = {
+        { PP_SAVE_ABI, CPU_VECTORS, 0, 0, NULL },
+        { PP_SAVE_GPR, CPU_VECTORS, 0, 0, NULL },
+        { PP_SAVE_V128, CPU_VECTORS, 0, 0, NULL },
+        { PP_SAVE_MASK, CPU_VECTORS, 0, 0, NULL },
+        { PP_SAVE_MASK, CPU_VECTORS, LIVE_GPRS, LIVE_VECTORS, NULL },
+        { PP_SAVE_V256, CPU_V256, 0, 0, "save: V256: " },
+        { PP_SAVE_V512, CPU_V512, 0, 0, "save: V512: " },
+    };
+    pp_site *const untouched = (pp_site *) &frame;
+    for (size_t i = 0; i < sizeof classes / sizeof classes[0]; i++) {
+        pp_error error = { .size = sizeof error };
+        pp_site *site = untouched;
+        pp_site_desc desc = good_site;
+        desc.save = classes[i].save;
+        desc.live_gpr = classes[i].live_gpr;
+        desc.live_vector = classes[i].live_vector;
+        desc.error = &error;
+        const char *lacks = classes[i].needs == CPU_VECTORS ? NULL : cpu_lacks(classes[i].needs);
+        if (lacks != NULL) {
+            ck_assert_int_eq(pp_site_create(pool, &desc, &site), PP_E_UNSUPPORTED);
+            ck_assert_ptr_eq(site, untouched);
+            ck_assert_int_eq(strncmp(error.text, classes[i].name, strlen(classes[i].name)), 0);
+            ck_assert_str_eq(error.text + strlen(classes[i].name), lacks);
+            printf("%s\n", error.text);
+            continue;
+        }
+        ck_assert_int_eq(pp_site_create(pool, &desc, &site), PP_OK);
+        const uint32_t *live = (const uint32_t *) ((const char *) pp_site_record(site)
+                                                   + PP_SITE_LIVE_GPR);
+        ck_assert_uint_eq(live[0], classes[i].live_gpr);
+        ck_assert_uint_eq(live[1], classes[i].live_vector);
+        ck_assert_int_eq(pp_site_destroy(pool, site), PP_OK);
+    }
+}
+END_TEST
+
+/* Hosts that were built before a member was added, or after one that is not here. */
+START_TEST(site_takes_other_lengths)
+{
+    struct {
+        pp_site_desc desc;
+        uint64_t more;
+    } longer = { .desc = good_site };
+    pp_site *site;
+    pp_site_desc shorter = good_site;
+    shorter.size = offsetof(pp_site_desc, live_gpr);
+    shorter.live_gpr = 1;                   /* not part of it */
+    ck_assert_int_eq(pp_site_create(pool, &shorter, &site), PP_OK);
+    ck_assert_int_eq(pp_site_destroy(pool, site), PP_OK);
+    longer.desc.size = sizeof longer;
+    ck_assert_int_eq(pp_site_create(pool, &longer.desc, &site), PP_OK);
+    ck_assert_int_eq(pp_site_destroy(pool, site), PP_OK);
+    longer.more = 1;
+    ck_assert_int_eq(pp_site_create(pool, &longer.desc, &site), PP_E_ARG);
 }
 END_TEST
 
@@ -490,6 +575,8 @@ int main(void)
     TCase *tests = tcase_create("site");
     tcase_add_checked_fixture(tests, setup, teardown);
     tcase_add_test(tests, site_refuses_what_cannot_be);
+    tcase_add_test(tests, site_has_the_classes_of_the_processor);
+    tcase_add_test(tests, site_takes_other_lengths);
     tcase_add_test(tests, site_lives_and_dies);
     tcase_add_test(tests, entry_refuses_what_cannot_be);
     tcase_add_test(tests, entry_of_another_pool_is_refused);

@@ -20,6 +20,9 @@
  *
  * At a site r11 and the flags, or x16, x17, x30 and the flags, are dead; SP is
  * 16-aligned; and nothing lives in the red zone (PP_SITE_RED_ZONE lifts that).
+ * What the save class does not keep is dead, too.  Code with AVX instructions has
+ * done vzeroupper if its class is not V256 or V512, as before a call of C; if it
+ * is, the stub does it for C, and behind the site the upper halves are in use again.
  *
  * States: idle (not emitted), counting, triggered (one thread won), compiling,
  * then ready, failed or disabled.
@@ -75,8 +78,15 @@ typedef struct pp_site_desc {
     pp_produce *produce;
     void *host;
     pp_error *error;
+    uint32_t live_gpr;            /* PP_SAVE_MASK, else 0: the general registers that are kept and
+                                     shown, 1 << hardware number; not the stub's own */
+    uint32_t live_vector;         /* and the vector registers, 128 bits of each */
 } pp_site_desc;
 
+/*
+ * Errors: PP_E_ARG; PP_E_UNSUPPORTED for a save class that the processor or the
+ * system does not have, with the reason; PP_E_NOMEM.
+ */
 PP_API pp_status pp_site_create(pp_pool *pool, const pp_site_desc *desc,
                                 pp_site **site) PP_MUST_CHECK;
 

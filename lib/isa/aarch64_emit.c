@@ -222,7 +222,7 @@ pp_status aarch64_emit_site(const struct pp_site_desc *desc, uintptr_t record, b
         .offset = (uint32_t) e.length,
         .type = R_AARCH64_CALL26,
         .section = PP_IN_CODE,
-        .symbol = desc->save == PP_SAVE_V128 ? PP_SYMBOL_PATCHPOINT_V128 : PP_SYMBOL_PATCHPOINT_GPR,
+        .symbol = emit_patchpoint_stub(desc->save),
     };
     layout->reloc_count = 1;
     emit_le32(&e, 0x94000000); /* bl stub */

@@ -28,6 +28,19 @@ pp_status emit_finish(const struct emitter *emitter)
     return emitter->bytes == NULL || emitter->length <= emitter->capacity ? PP_OK : PP_E_RANGE;
 }
 
+pp_symbol emit_patchpoint_stub(pp_save save)
+{
+    switch (save) {
+    case PP_SAVE_GPR: return PP_SYMBOL_PATCHPOINT_GPR;
+    case PP_SAVE_V128: return PP_SYMBOL_PATCHPOINT_V128;
+    case PP_SAVE_ABI: return PP_SYMBOL_PATCHPOINT_ABI;
+    case PP_SAVE_V256: return PP_SYMBOL_PATCHPOINT_V256;
+    case PP_SAVE_V512: return PP_SYMBOL_PATCHPOINT_V512;
+    case PP_SAVE_MASK: return PP_SYMBOL_PATCHPOINT_MASK;
+    }
+    return PP_SYMBOL_NONE;
+}
+
 /*
  * RESERVE: the body's saves go into tier-0's free slots, so that the epilogue
  * finds all of them in one area.  RELOAD: the body brings the registers back to

@@ -31,6 +31,11 @@ void emit_le64(struct emitter *emitter, uint64_t word);
 /* PP_E_RANGE if something did not fit; a NULL buffer measures and always fits. */
 pp_status emit_finish(const struct emitter *emitter);
 
+/* ---- patchpoints -------------------------------------------------------- */
+
+/* The stub of a save class. */
+pp_symbol emit_patchpoint_stub(pp_save save);
+
 /* ---- OSR bodies --------------------------------------------------------- */
 
 /* Registers that move between a save area and the register file. */

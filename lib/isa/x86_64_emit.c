@@ -119,7 +119,7 @@ pp_status x86_64_emit_site(const struct pp_site_desc *desc, uintptr_t record, bo
         .offset = (uint32_t) e.length,
         .type = R_X86_64_PLT32,
         .section = PP_IN_CODE,
-        .symbol = desc->save == PP_SAVE_V128 ? PP_SYMBOL_PATCHPOINT_V128 : PP_SYMBOL_PATCHPOINT_GPR,
+        .symbol = emit_patchpoint_stub(desc->save),
         .addend = -4,
     };
     layout->reloc_count = 1;
