@@ -96,6 +96,7 @@ static struct {
     unsigned calls;
     uintptr_t answer;       /* 0: resume */
     bool upper_in_use;      /* of a ymm register, as C began */
+    bool down;              /* DF, as C began */
     size_t edit;            /* a byte of what the stub stored is changed: its offset, and */
     uint8_t bits;           /* which bits of it */
 } seen;
@@ -127,6 +128,16 @@ static bool upper_halves_in_use(void)
     return false;
 }
 
+/* Strings go down: C wants them to go up. */
+static bool goes_down(void)
+{
+#if defined __x86_64__
+    return __builtin_ia32_readeflags_u64() & 0x400;
+#else
+    return false;
+#endif
+}
+
 static void look(const struct pp_regs *regs)
 {
     struct shown *shown = &seen.shown;
@@ -148,6 +159,7 @@ uintptr_t patchpoint_slow(struct site_record *record, struct pp_regs *regs)
 {
     int kept = errno;
     seen.upper_in_use = upper_halves_in_use();
+    seen.down = goes_down();
     look(regs);
     seen.address = (uintptr_t) regs;
     seen.record = record;
@@ -271,6 +283,7 @@ static void check_shown(const struct probe *probe, const struct class *class,
     ck_assert_uint_le(seen.address + class->size, probe->sp);
     if (class->bytes > 16)
         ck_assert(!seen.upper_in_use);
+    ck_assert(!seen.down);
 }
 
 /* ---- the slow path ------------------------------------------------------- */

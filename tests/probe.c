@@ -76,35 +76,35 @@ static void spoil_wide(void)
 
 void probe_spoil_registers(void)
 {
+    static uint64_t value;
+    value = ~value; /* all ones, and the next time zeros: what a stub took for its own would show */
 #if defined __x86_64__
+    uint64_t rax = value;
     spoil_wide();
-    __asm__ volatile("mov $-1, %%rax; mov %%rax, %%rcx; mov %%rax, %%rdx; mov %%rax, %%rsi\n\t"
-                     "mov %%rax, %%rdi; mov %%rax, %%r8; mov %%rax, %%r9; mov %%rax, %%r10\n\t"
-                     "mov %%rax, %%r11\n\t"
-                     "movq %%rax, %%xmm0; movdqa %%xmm0, %%xmm1; movdqa %%xmm0, %%xmm2\n\t"
-                     "movdqa %%xmm0, %%xmm3; movdqa %%xmm0, %%xmm4; movdqa %%xmm0, %%xmm5\n\t"
-                     "movdqa %%xmm0, %%xmm6; movdqa %%xmm0, %%xmm7; movdqa %%xmm0, %%xmm8\n\t"
-                     "movdqa %%xmm0, %%xmm9; movdqa %%xmm0, %%xmm10; movdqa %%xmm0, %%xmm11\n\t"
-                     "movdqa %%xmm0, %%xmm12; movdqa %%xmm0, %%xmm13; movdqa %%xmm0, %%xmm14\n\t"
-                     "movdqa %%xmm0, %%xmm15"
-                     ::: "rax", "rcx", "rdx", "rsi", "rdi", "r8", "r9", "r10", "r11", ALL_XMM, "cc",
-                         "memory");
+    __asm__ volatile("mov %%rax, %%rcx; mov %%rax, %%rdx; mov %%rax, %%rsi; mov %%rax, %%rdi\n\t"
+                     "mov %%rax, %%r8; mov %%rax, %%r9; mov %%rax, %%r10; mov %%rax, %%r11\n\t"
+                     ".irp n, 0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15\n\t"
+                     "movq %%rax, %%xmm\\n; pshufd $0, %%xmm\\n, %%xmm\\n\n\t"
+                     ".endr"
+                     : "+a"(rax) :: "rcx", "rdx", "rsi", "rdi", "r8", "r9", "r10", "r11", ALL_XMM,
+                                    "cc", "memory");
 #else
-    __asm__ volatile(".irp n, 0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 17, 18\n\t"
-                     "mov x\\n, #-1\n\t"
+    register uint64_t x0 __asm__("x0") = value;
+    __asm__ volatile(".irp n, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 17, 18\n\t"
+                     "mov x\\n, x0\n\t"
                      ".endr\n\t"
                      ".irp n, 0, 1, 2, 3, 4, 5, 6, 7, 16, 17, 18, 19, 20, 21, 22, 23, 24, 25, 26, 27, "
                      "28, 29, 30, 31\n\t"
-                     "movi v\\n\\().16b, #255\n\t"
+                     "dup v\\n\\().2d, x0\n\t"
                      ".endr\n\t"
                      /* Of v8 to v15 only the low halves belong to the caller. */
                      ".irp n, 8, 9, 10, 11, 12, 13, 14, 15\n\t"
                      "mov v\\n\\().d[1], x0\n\t"
                      ".endr"
-                     ::: "x0", "x1", "x2", "x3", "x4", "x5", "x6", "x7", "x8", "x9", "x10", "x11", "x12",
-                         "x13", "x14", "x15", "x16", "x17", "x18", "v0", "v1", "v2", "v3", "v4", "v5",
-                         "v6", "v7", "v16", "v17", "v18", "v19", "v20", "v21", "v22", "v23", "v24",
-                         "v25", "v26", "v27", "v28", "v29", "v30", "v31", "cc", "memory");
+                     : "+r"(x0) :: "x1", "x2", "x3", "x4", "x5", "x6", "x7", "x8", "x9", "x10", "x11",
+                                   "x12", "x13", "x14", "x15", "x16", "x17", "x18", "v0", "v1", "v2",
+                                   "v3", "v4", "v5", "v6", "v7", "v16", "v17", "v18", "v19", "v20",
+                                   "v21", "v22", "v23", "v24", "v25", "v26", "v27", "v28", "v29",
+                                   "v30", "v31", "cc", "memory");
 #endif
 }
-
