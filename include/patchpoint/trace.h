@@ -169,6 +169,15 @@ PP_API pp_status pp_trace_link(pp_pool *pool, const pp_trace_desc *desc,
                                pp_trace **trace) PP_MUST_CHECK;
 
 /*
+ * Link `count` traces, all or none, as if by pp_trace_link, but with one operation
+ * on the caches and at most one barrier on the cores.  Every description is
+ * validated before anything is placed.  What is refused is said in the `error` of
+ * the description at fault, and `traces` is left alone.
+ */
+PP_API pp_status pp_trace_link_batch(pp_pool *pool, const pp_trace_desc *const *descs,
+                                     size_t count, pp_trace **traces) PP_MUST_CHECK;
+
+/*
  * Release a trace.  No thread may be running it or about to.  PP_E_STALE for a
  * handle that was released, PP_E_FAULT for one that was never given out,
  * PP_E_BUSY while an entry points into it.

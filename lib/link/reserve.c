@@ -10,7 +10,7 @@
 #include <config.h>
 
 #include "error.h"
-#include "link/plan.h"
+#include "link/linker.h"
 #include "link/trace.h"
 #include "memory/handle.h"
 
@@ -146,7 +146,7 @@ static pp_status finish(struct link *link, struct plan *plan, struct span *span,
     *user = NULL;
     if (status != PP_OK)
         return status;
-    status = trace_take_shared(link, plan, span->region, span->exec, user);
+    status = linker_take_shared(link, plan, span->region, span->exec, user);
     if (status == PP_E_RANGE)
         return error_set(plan->error, status, "the region's island is full, and a reservation "
                          "has no room for trampolines");
@@ -193,7 +193,8 @@ pp_status pp_trace_commit(pp_pool *pool, pp_reservation *reservation, size_t use
     /* What could not be given back belongs to the trace. */
     plan.bytes.padding += span.size - plan.bytes.total;
     plan.bytes.total = span.size;
-    *result = trace_publish(link, trace, &span, &plan, user, desc);
+    trace_describe(trace, &span, &plan, user);
+    trace_publish(link, pool, &trace, 1, result);
     forget(reservation);
     return PP_OK;
 }

@@ -1,23 +1,17 @@
 /* SPDX-License-Identifier: MIT */
-/* Traces: measured, linked, published and released; their records. */
+/* Traces: their records, published and released. */
 #include <config.h>
 
 #include "link/trace.h"
 
 #include "error.h"
 #include "link/plan.h"
-#include "memory/fallback.h"
 #include "memory/handle.h"
 
 #include <stdlib.h>
 #include <string.h>
 
-enum {
-    RECORDS = 64,          /* in a block */
-    NEEDS_INLINE = 32
-};
-
-#define SIZE_LIMIT ((size_t) 1 << 30) /* of code, of data: no region is larger */
+enum { RECORDS = 64 }; /* in a block */
 
 struct trace_block {
     struct trace_block *next;
@@ -119,7 +113,7 @@ size_t code_bytes_at(const struct code_place *place)
 /* ---- counts ----------------------------------------------------------- */
 
 /* What lies inside the trace; shared things are counted by the island. */
-static void count(struct link *link, const struct trace *trace, bool add)
+static void add_up(struct link *link, const struct trace *trace, bool add)
 {
     const pp_trace_size *bytes = &trace->bytes;
     size_t sign = add ? 1 : (size_t) -1, pairs = bytes->trampolines - trace->far_trampolines;
@@ -136,290 +130,36 @@ static void count(struct link *link, const struct trace *trace, bool add)
                               memory_order_relaxed);
 }
 
-pp_trace *trace_publish(struct link *link, struct trace *trace, const struct span *span,
-                        const struct plan *plan, struct island_user *user,
-                        const pp_trace_desc *desc)
+void trace_describe(struct trace *trace, const struct span *span, const struct plan *plan,
+                    struct island_user *user)
 {
-    pp_pool *pool = span->region->pool;
-    struct code_place place = { .start = span->exec, .generation = span_generation(span) };
+    const pp_trace_desc *desc = plan->desc;
 
     trace->span = *span;
-    trace->generation = place.generation;
+    trace->generation = span_generation(span);
     trace->user = user;
     trace->bytes = plan->bytes;
     trace->far_trampolines = plan->far_trampolines;
     atomic_store_explicit(&trace->entry, span->exec + desc->entry, memory_order_relaxed);
     atomic_store_explicit(&trace->host, desc->host, memory_order_relaxed);
     atomic_store_explicit(&trace->code_size, plan->code_size, memory_order_relaxed);
+}
+
+void trace_publish(struct link *link, pp_pool *pool, struct trace *const *traces, size_t count,
+                   pp_trace **handles)
+{
     pool_lock(pool);
-    trace->live = true;
-    trace->holds = 0;
-    atomic_fetch_add_explicit(&link->traces, 1, memory_order_relaxed);
-    count(link, trace, true);
-    /* Under the lock, so that nobody who holds it finds an owner that is not live. */
-    span_set_owner(span, &trace->owner);
+    for (size_t i = 0; i < count; i++) {
+        struct trace *trace = traces[i];
+        trace->live = true;
+        trace->holds = 0;
+        atomic_fetch_add_explicit(&link->traces, 1, memory_order_relaxed);
+        add_up(link, trace, true);
+        /* Under the lock, so that nobody who holds it finds an owner that is not live. */
+        span_set_owner(&trace->span, &trace->owner);
+        handles[i] = (pp_trace *) code_handle(trace->span.exec, trace->generation);
+    }
     pool_unlock(pool);
-    return trace_handle(&place);
-}
-
-/* ---- measuring and linking ------------------------------------------------- */
-
-static bool is_power_of_two(size_t value)
-{
-    return value != 0 && (value & (value - 1)) == 0;
-}
-
-static pp_status validate(const pp_trace_desc *desc)
-{
-    pp_error *error = desc->error;
-
-    if (desc->code == NULL || desc->code_size == 0)
-        return error_set(error, PP_E_ARG, "a trace has at least one byte of code");
-    if (desc->data_size != 0 && desc->data == NULL)
-        return error_set(error, PP_E_ARG, "data is null, but data_size is not 0");
-    if (desc->code_size > SIZE_LIMIT || desc->data_size > SIZE_LIMIT)
-        return error_set(error, PP_E_NOMEM, "a trace of %zu + %zu bytes fits no region",
-                         desc->code_size, desc->data_size);
-    if (desc->align != 0 && (!is_power_of_two(desc->align) || desc->align < 16 ||
-                             desc->align > 65536))
-        return error_set(error, PP_E_ARG, "align is not a power of two from 16 to 65536");
-    if (desc->data_align != 0 && (!is_power_of_two(desc->data_align) || desc->data_align > 4096))
-        return error_set(error, PP_E_ARG, "data_align is not a power of two up to 4096");
-    if (desc->reloc_count != 0 && desc->relocs == NULL)
-        return error_set(error, PP_E_ARG, "relocs is null, but reloc_count is not 0");
-    if (desc->entry >= desc->code_size || !isa_is_aligned(&isa_host, desc->entry))
-        return error_set(error, PP_E_ARG, "the entry is not an instruction of the code");
-    if ((desc->flags & ~(uint32_t) PP_TRACE_OWN_TRAMPOLINES) != 0)
-        return error_set(error, PP_E_ARG, "unknown flags");
-    return PP_OK;
-}
-
-/* All that linking and measuring have in common before a place is looked for. */
-static pp_status prepare(pp_pool *pool, const pp_trace_desc *desc, struct plan *plan,
-                         struct frame_rule *rule, struct link **link)
-{
-    pp_status status = validate(desc);
-
-    if (status == PP_OK)
-        status = frame_rule_from(desc->frame, rule, desc->error);
-    if (status != PP_OK)
-        return status;
-    *link = link_of(pool);
-    if (*link == NULL)
-        return error_set(desc->error, PP_E_NOMEM, "no memory for the pool's symbols");
-    return plan_open(plan, pool, *link, desc, desc->code, desc->code_size, false);
-}
-
-static size_t span_align(const pp_trace_desc *desc)
-{
-    size_t align = desc->align != 0 ? desc->align : 16;
-
-    return desc->data_size != 0 && desc->data_align > align ? desc->data_align : align;
-}
-
-static struct island_need *needs_alloc(const struct plan *plan, struct island_need *few)
-{
-    if (plan->shared_count <= NEEDS_INLINE)
-        return few;
-    return pool_meta_alloc(plan->pool, plan->shared_count * sizeof *few);
-}
-
-static void needs_free(const struct plan *plan, struct island_need *needs, struct island_need *few)
-{
-    if (needs != few)
-        pool_meta_free(plan->pool, needs, plan->shared_count * sizeof *needs);
-}
-
-/* What the island would have to make, and whether it can. */
-static pp_status count_shared(struct plan *plan, struct region *region, bool *fits)
-{
-    struct island_need few[NEEDS_INLINE], *needs = needs_alloc(plan, few);
-
-    if (needs == NULL)
-        return error_set(plan->error, PP_E_NOMEM, "no memory for the symbols of a trace");
-    plan_needs(plan, needs);
-    plan->bytes.shared_new = island_count_new(region, needs, plan->shared_count, fits);
-    needs_free(plan, needs, few);
-    return PP_OK;
-}
-
-/*
- * What the trace takes in this region.  If it is known that an island is full: with
- * trampolines of its own the trace does not depend on it, unless it has symbols
- * that move; then it belongs in another region.
- */
-static pp_status plan_in(struct plan *plan, struct region *region)
-{
-    bool fits = true;
-
-    plan->own = plan->wants_own;
-    pp_status status = plan_place(plan, region);
-    if (status != PP_OK || plan->shared_count == 0 || !(plan->careful || plan->own))
-        return status;
-    status = count_shared(plan, region, &fits);
-    if (status == PP_OK && !fits && !plan->own) {
-        plan->own = true;
-        status = plan_place(plan, region);
-        if (status == PP_OK)
-            status = count_shared(plan, region, &fits);
-    }
-    return status == PP_OK && !fits ? REGION_FULL : status;
-}
-
-static pp_status measure_span(struct region *region, void *context, size_t *size)
-{
-    struct plan *plan = context;
-    pp_status status = plan_in(plan, region);
-
-    *size = plan->bytes.total;
-    return status;
-}
-
-pp_status trace_take_shared(struct link *link, struct plan *plan, struct region *region,
-                            uintptr_t exec, struct island_user **user)
-{
-    struct island_need few[NEEDS_INLINE], *needs = needs_alloc(plan, few);
-    pp_status status = PP_OK;
-
-    *user = NULL;
-    if (needs == NULL)
-        return error_set(plan->error, PP_E_NOMEM, "no memory for the symbols of a trace");
-    plan_needs(plan, needs);
-    if (plan->shared_count != 0)
-        status = island_take(region, link, needs, plan->shared_count, user,
-                             &plan->bytes.shared_new, plan->error);
-    if (status == PP_OK)
-        plan_locate(plan, exec, needs);
-    needs_free(plan, needs, few);
-    return status;
-}
-
-/* Write and relocate a span that nobody else knows of; `written`: not as it was allocated. */
-static pp_status fill(const struct plan *plan, const struct span *span, bool *written)
-{
-    const pp_trace_desc *desc = plan->desc;
-    uint8_t *write;
-    pp_status status =
-        region_write_begin(span->region, span->exec, span->size, &write, plan->error);
-
-    *written = status == PP_OK;
-    if (status != PP_OK)
-        return status;
-    memset(write, 0, plan->bytes.total);
-    memcpy(write, desc->code, desc->code_size);
-    if (desc->data_size != 0)
-        memcpy(write + plan->data_at, desc->data, desc->data_size);
-    status = plan_write_own(plan, write, span->exec);
-    if (status == PP_OK)
-        status = plan_relocate(plan, write, span->exec);
-    pp_status ended = region_write_end(span->region, span->exec, span->size,
-                                       status == PP_OK ? plan->error : NULL);
-    return status != PP_OK ? status : ended;
-}
-
-/* A span with all that the plan needs, filled; on failure nothing is left of it. */
-static pp_status place_and_fill(struct link *link, struct plan *plan,
-                                const struct frame_rule *rule, struct span *span,
-                                struct island_user **user)
-{
-    pp_pool *pool = plan->pool;
-    pp_status status;
-    bool written = false;
-
-    for (;;) {
-        status = pool_alloc(pool, rule, span_align(plan->desc), measure_span, plan, span,
-                            plan->error);
-        if (status != PP_OK)
-            return status;
-        status = trace_take_shared(link, plan, span->region, span->exec, user);
-        if (status != PP_E_RANGE)
-            break;
-        /* The island is full, or became so: look closer. */
-        pool_unalloc(span);
-        plan->careful = true;
-    }
-    if (status == PP_OK && plan->own && !plan->wants_own)
-        pool_note_fallback(pool, PP_FALLBACK_ISLAND, "the island of the region at %#zx is full",
-                           (size_t) span->region->base);
-    if (status == PP_OK)
-        status = fill(plan, span, &written);
-    if (status == PP_OK)
-        return PP_OK;
-    if (*user != NULL)
-        island_drop(span->region, link, *user);
-    if (written)
-        pool_discard(span);
-    else
-        pool_unalloc(span);
-    return status;
-}
-
-/*
- * Looking for a place finds the region in which a link would end; instead of the
- * trace a single byte is placed there, and given back.
- */
-static pp_status measure_byte(struct region *region, void *context, size_t *size)
-{
-    struct plan *plan = context;
-    pp_status status = plan_in(plan, region);
-
-    /* What does not fit is asked for in full, so that the search goes on to the next region. */
-    bool fits = plan->bytes.total <= atomic_load_explicit(&region->room, memory_order_relaxed);
-    *size = fits ? 1 : plan->bytes.total;
-    return status;
-}
-
-pp_status pp_trace_measure(pp_pool *pool, const pp_trace_desc *desc, pp_trace_size *size)
-{
-    struct frame_rule rule;
-    struct link *link;
-    struct plan plan;
-    struct span span;
-
-    if (pool == NULL || desc == NULL || desc->size < sizeof *desc || size == NULL ||
-        size->size < sizeof *size)
-        return PP_E_ARG;
-    pp_status status = prepare(pool, desc, &plan, &rule, &link);
-    if (status != PP_OK)
-        return status;
-    plan.careful = true;
-    status = pool_alloc(pool, &rule, 16, measure_byte, &plan, &span, desc->error);
-    if (status == PP_OK)
-        pool_unalloc(&span);
-    if (status == PP_OK) {
-        size_t known = size->size;
-        *size = plan.bytes;
-        size->size = known;
-    }
-    plan_close(&plan);
-    return status;
-}
-
-pp_status pp_trace_link(pp_pool *pool, const pp_trace_desc *desc, pp_trace **result)
-{
-    struct frame_rule rule;
-    struct link *link;
-    struct plan plan;
-    struct span span;
-    struct island_user *user;
-
-    if (pool == NULL || desc == NULL || desc->size < sizeof *desc || result == NULL)
-        return PP_E_ARG;
-    pp_status status = prepare(pool, desc, &plan, &rule, &link);
-    if (status != PP_OK)
-        return status;
-    struct trace *trace = trace_new(link, pool, desc->name);
-    if (trace == NULL) {
-        status = error_set(desc->error, PP_E_NOMEM, "no memory for the record of a trace");
-    } else {
-        status = place_and_fill(link, &plan, &rule, &span, &user);
-        if (status == PP_OK)
-            *result = trace_publish(link, trace, &span, &plan, user, desc);
-        else
-            trace_discard(link, pool, trace);
-    }
-    plan_close(&plan);
-    return status;
 }
 
 /* ---- releasing -------------------------------------------------------- */
@@ -479,7 +219,7 @@ pp_status trace_end(pp_pool *pool, struct trace *trace)
     trace->user = NULL;
     if (user != NULL)
         island_drop(trace->span.region, link, user);
-    count(link, trace, false);
+    add_up(link, trace, false);
     trace_discard(link, pool, trace);
     return PP_OK;
 }

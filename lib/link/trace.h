@@ -95,14 +95,13 @@ pp_status trace_end(pp_pool *pool, struct trace *trace) PP_MUST_CHECK;
 struct trace *trace_new(struct link *link, pp_pool *pool, const char *name);
 void trace_discard(struct link *link, pp_pool *pool, struct trace *trace);
 
-/* References to the island for all that the plan shares; none: *user is NULL. */
-pp_status trace_take_shared(struct link *link, struct plan *plan, struct region *region,
-                            uintptr_t exec, struct island_user **user);
+/* Fill in the record of a trace that is not published yet. */
+void trace_describe(struct trace *trace, const struct span *span, const struct plan *plan,
+                    struct island_user *user);
 
-/* Fill the record in and let lock-free readers find it.  The code is in place. */
-pp_trace *trace_publish(struct link *link, struct trace *trace, const struct span *span,
-                        const struct plan *plan, struct island_user *user,
-                        const pp_trace_desc *desc);
+/* Let everybody find traces whose code is in place and executable. */
+void trace_publish(struct link *link, pp_pool *pool, struct trace *const *traces, size_t count,
+                   pp_trace **handles);
 
 /* Close the room: free all records, with what published ones hold. */
 void trace_close_all(struct link *link, pp_pool *pool);
