@@ -7,9 +7,9 @@
 #include "error.h"
 #include "isa/isa.h"
 #include "link/retarget.h"
+#include "os/map.h"
 
 #include <string.h>
-#include <unistd.h>
 
 enum {
     FIRST_ROOM = 32,
@@ -59,7 +59,8 @@ pp_status island_open(struct region *region, pp_error *error)
         (uint32_t) smaller((region->island_hi - region->island_lo) / island->slot_bytes,
                            (region->literal_hi - region->literal_lo) / sizeof(uint64_t));
     island->reachable = is_reachable(region);
-    island->page_bytes = (size_t) sysconf(_SC_PAGESIZE);
+    island->page_bytes = map_page_size();
+    island->page_shift = (unsigned) __builtin_ctzl(island->page_bytes);
     island->page_count =
         (region->island_hi - region->island_lo + island->page_bytes - 1) / island->page_bytes;
     island->pages = pool_meta_alloc(pool, island->page_count);
@@ -145,21 +146,31 @@ static pp_status write_page(struct region *region, size_t page, pp_error *error)
     return status != PP_OK ? status : ended;
 }
 
+/* Acquire order, with the release store behind the writing. */
+static bool page_is_written(const struct island *island, size_t page)
+{
+    return atomic_load_explicit(&island->pages[page], memory_order_acquire);
+}
+
 /* The pages of a slot.  Nobody runs a slot before this has returned for it. */
 static pp_status write_slot(struct region *region, uint32_t slot, pp_error *error)
 {
     struct island *island = island_of(region);
-    size_t first = slot * island->slot_bytes / island->page_bytes;
-    size_t last = ((slot + 1) * island->slot_bytes - 1) / island->page_bytes;
+    size_t first = slot * island->slot_bytes >> island->page_shift;
+    size_t last = ((slot + 1) * island->slot_bytes - 1) >> island->page_shift;
     pp_status status = PP_OK;
 
+    while (first <= last && page_is_written(island, first))
+        first++;
+    if (first > last)
+        return PP_OK;
     pthread_mutex_lock(&island->page_lock);
     for (size_t page = first; page <= last && status == PP_OK; page++) {
-        if (island->pages[page] != 0)
+        if (page_is_written(island, page))
             continue;
         status = write_page(region, page, error);
         if (status == PP_OK)
-            island->pages[page] = 1;
+            atomic_store_explicit(&island->pages[page], true, memory_order_release);
     }
     pthread_mutex_unlock(&island->page_lock);
     return status;

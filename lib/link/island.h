@@ -44,11 +44,12 @@ struct island {
     struct island_user *users;
     uint32_t verified;         /* when pp_pool_verify was last here */
 
-    pthread_mutex_t page_lock; /* guards pages; held while a page is written, taken before
-                                  the region's lock */
+    pthread_mutex_t page_lock; /* held while a page is written, taken before the region's
+                                  lock */
     size_t page_bytes;         /* constant: the system's */
+    unsigned page_shift;       /* constant: log2 of it */
     size_t page_count;         /* constant */
-    uint8_t *pages;            /* 1: written */
+    atomic_bool *pages;        /* written */
 };
 
 /* What one trace holds of an island. */

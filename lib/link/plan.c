@@ -49,17 +49,14 @@ static uint32_t *table_find(const struct plan *plan, pp_symbol symbol)
     return &plan->table[at];
 }
 
-/* NULL: no branch or load refers to it. */
-static const struct plan_symbol *plan_seen(const struct plan *plan, pp_symbol symbol)
-{
-    uint32_t seen = *table_find(plan, symbol);
-
-    return seen != 0 ? &plan->symbols[seen - 1] : NULL;
-}
-
 static size_t table_bytes(const struct plan *plan)
 {
     return plan->table_size * sizeof *plan->table;
+}
+
+static size_t reloc_bytes(const struct plan *plan)
+{
+    return plan->desc->reloc_count * sizeof *plan->relocs;
 }
 
 static void release_symbols(struct plan *plan)
@@ -92,28 +89,6 @@ static pp_status grow(struct plan *plan)
     plan->table_size = 2 * room;
     for (uint32_t i = 0; i < plan->count; i++)
         *table_find(plan, symbols[i].symbol) = i + 1;
-    return PP_OK;
-}
-
-static pp_status see(struct plan *plan, pp_symbol symbol, const struct symbol *found,
-                     struct plan_symbol **seen)
-{
-    uint32_t *entry = table_find(plan, symbol);
-
-    if (*entry == 0) {
-        if (plan->count == plan->room) {
-            pp_status status = grow(plan);
-            if (status != PP_OK)
-                return status;
-            entry = table_find(plan, symbol);
-        }
-        plan->symbols[plan->count] = (struct plan_symbol) {
-            .symbol = symbol, .address = found != NULL ? symbol_address(found) : 0,
-            .moves = found != NULL && found->retarget != NULL
-        };
-        *entry = ++plan->count;
-    }
-    *seen = &plan->symbols[*entry - 1];
     return PP_OK;
 }
 
@@ -152,35 +127,56 @@ static pp_status validate_place(const struct plan *plan, size_t index,
     return PP_OK;
 }
 
-static pp_status validate_symbol(const struct plan *plan, size_t index,
-                                 const struct reloc_info *info, const struct symbol **found)
+/* What is the same for every reference to the symbol. */
+static pp_status find_symbol(const struct plan *plan, size_t index, struct plan_symbol *found)
 {
-    const pp_reloc *reloc = &plan->desc->relocs[index];
+    pp_symbol number = plan->desc->relocs[index].symbol;
 
-    *found = NULL;
-    if (reloc->symbol == PP_SYMBOL_NONE)
-        return info->kind == RELOC_VALUE ? PP_OK
-                                         : refuse(plan, index, PP_E_ARG, "needs a symbol");
-    if (reloc->symbol == PP_SYMBOL_CODE)
+    *found = (struct plan_symbol) { .symbol = number, .own_bytes = is_own(number) };
+    if (number == PP_SYMBOL_DATA && (plan->desc->data_size == 0 || plan->in_place))
+        return refuse(plan, index, PP_E_ARG, "the trace has no data");
+    if (found->own_bytes)
         return PP_OK;
-    if (reloc->symbol == PP_SYMBOL_DATA)
-        return plan->desc->data_size != 0 && !plan->in_place
-                   ? PP_OK : refuse(plan, index, PP_E_ARG, "the trace has no data");
-    const struct symbol *symbol = symbol_find(&plan->link->symbols, reloc->symbol);
+    const struct symbol *symbol = symbol_find(&plan->link->symbols, number);
     if (symbol == NULL)
         return refuse(plan, index, PP_E_ARG, "no such symbol in the pool");
-    if (symbol_address(symbol) == 0)
-        return refuse(plan, index, PP_E_ARG, "the symbol has no address in this build");
-    if (info->kind == RELOC_BRANCH && !isa_is_aligned(isa, symbol_address(symbol)))
+    found->address = symbol_address(symbol);
+    found->moves = symbol->retarget != NULL;
+    return found->address != 0
+               ? PP_OK : refuse(plan, index, PP_E_ARG, "the symbol has no address in this build");
+}
+
+static pp_status see(struct plan *plan, size_t index, struct plan_symbol **seen)
+{
+    uint32_t *entry = table_find(plan, plan->desc->relocs[index].symbol);
+
+    if (*entry == 0) {
+        struct plan_symbol found;
+        pp_status status = find_symbol(plan, index, &found);
+        if (status == PP_OK && plan->count == plan->room) {
+            status = grow(plan);
+            entry = table_find(plan, found.symbol);
+        }
+        if (status != PP_OK)
+            return status;
+        plan->symbols[plan->count] = found;
+        *entry = ++plan->count;
+    }
+    plan->relocs[index].symbol = *entry;
+    *seen = &plan->symbols[*entry - 1];
+    return PP_OK;
+}
+
+static pp_status add_branch(struct plan *plan, size_t index, struct plan_symbol *symbol)
+{
+    if (!isa_is_aligned(isa, symbol->address))
         return refuse(plan, index, PP_E_ARG, "misaligned branch target");
-    if (symbol->retarget != NULL && info->kind == RELOC_VALUE)
-        return refuse(plan, index, PP_E_ARG, "the symbol may be retargeted, its address cannot "
-                      "be part of a trace");
-    if (symbol->retarget != NULL && info->kind == RELOC_BRANCH &&
-        reloc->addend != isa->branch_addend)
+    /* Own code is always in direct reach, or in none: it never has a trampoline. */
+    if (plan->desc->relocs[index].addend == isa->branch_addend)
+        symbol->branch |= !symbol->own_bytes;
+    else if (symbol->moves)
         return refuse(plan, index, PP_E_ARG, "the symbol may be retargeted, and a trampoline "
                       "leads to no other byte of it");
-    *found = symbol;
     return PP_OK;
 }
 
@@ -188,30 +184,45 @@ static pp_status add_reloc(struct plan *plan, size_t index)
 {
     const pp_reloc *reloc = &plan->desc->relocs[index];
     const struct reloc_info *info = isa->reloc_info(reloc->type);
-    struct plan_symbol *seen;
-    const struct symbol *found;
+    struct plan_symbol *symbol;
 
     if (info == NULL)
         return refuse(plan, index, PP_E_ARG, "unknown type");
+    plan->relocs[index] = (struct plan_reloc) { .info = info };
     pp_status status = validate_place(plan, index, info);
-    if (status == PP_OK)
-        status = validate_symbol(plan, index, info, &found);
-    if (status != PP_OK || info->kind == RELOC_VALUE)
-        return status;
-    /* Own code is always in direct reach, or in none: it never has a trampoline. */
-    if (info->kind == RELOC_BRANCH && (is_own(reloc->symbol) ||
-                                       reloc->addend != isa->branch_addend))
-        return PP_OK;
-    status = see(plan, reloc->symbol, found, &seen);
     if (status != PP_OK)
         return status;
-    if (info->kind == RELOC_BRANCH)
-        seen->branch = true;
-    else if (isa->reloc_can_relax(reloc->type, plan->code + reloc->offset, reloc->addend))
-        seen->load = true;
-    else
-        seen->load_fixed = true;
-    return PP_OK;
+    if (reloc->symbol == PP_SYMBOL_NONE)
+        return info->kind == RELOC_VALUE ? PP_OK
+                                         : refuse(plan, index, PP_E_ARG, "needs a symbol");
+    status = see(plan, index, &symbol);
+    if (status != PP_OK)
+        return status;
+    switch (info->kind) {
+    case RELOC_BRANCH:
+        return add_branch(plan, index, symbol);
+    case RELOC_GOT:
+        if (isa->reloc_can_relax(reloc->type, plan->code + reloc->offset, reloc->addend))
+            symbol->load = true;
+        else
+            symbol->load_fixed = true;
+        return PP_OK;
+    default:
+        return symbol->moves ? refuse(plan, index, PP_E_ARG, "the symbol may be retargeted, its "
+                                      "address cannot be part of a trace") : PP_OK;
+    }
+}
+
+static pp_status open_relocs(struct plan *plan)
+{
+    size_t count = plan->desc->reloc_count;
+
+    plan->relocs = plan->inline_relocs;
+    if (count > PLAN_INLINE_RELOCS)
+        plan->relocs = count <= SIZE_MAX / sizeof *plan->relocs
+                           ? pool_meta_alloc(plan->pool, reloc_bytes(plan)) : NULL;
+    return plan->relocs != NULL ? PP_OK : error_set(plan->error, PP_E_NOMEM,
+                                                    "no memory for %zu relocations", count);
 }
 
 pp_status plan_open(struct plan *plan, pp_pool *pool, struct link *link,
@@ -235,18 +246,20 @@ pp_status plan_open(struct plan *plan, pp_pool *pool, struct link *link,
     plan->table_size = 2 * PLAN_INLINE;
     plan->region = NULL;
     memset(plan->inline_table, 0, sizeof plan->inline_table);
-    for (size_t i = 0; i < desc->reloc_count; i++) {
-        pp_status status = add_reloc(plan, i);
-        if (status != PP_OK) {
-            plan_close(plan);
-            return status;
-        }
-    }
-    return PP_OK;
+    pp_status status = open_relocs(plan);
+    if (status != PP_OK)
+        return status;
+    for (size_t i = 0; i < desc->reloc_count && status == PP_OK; i++)
+        status = add_reloc(plan, i);
+    if (status != PP_OK)
+        plan_close(plan);
+    return status;
 }
 
 void plan_close(struct plan *plan)
 {
+    if (plan->relocs != plan->inline_relocs)
+        pool_meta_free(plan->pool, plan->relocs, reloc_bytes(plan));
     release_symbols(plan);
 }
 
@@ -255,7 +268,7 @@ void plan_close(struct plan *plan)
 static void decide(const struct plan *plan, struct plan_symbol *symbol, bool share)
 {
     const struct island *island = island_of(plan->region);
-    bool own_bytes = is_own(symbol->symbol);
+    bool own_bytes = symbol->own_bytes;
 
     symbol->trampoline = symbol->branch &&
                          (symbol->moves || !reach_holds(island->branch, symbol->address));
@@ -373,6 +386,8 @@ void plan_locate(struct plan *plan, uintptr_t exec, const struct island_need *ne
 
     for (uint32_t i = 0; i < plan->count; i++) {
         struct plan_symbol *symbol = &plan->symbols[i];
+        if (symbol->own_bytes)
+            symbol->address = exec + (symbol->symbol == PP_SYMBOL_DATA ? plan->data_at : 0);
         if (!is_used(symbol))
             continue;
         if (symbol->shared_literal) {
@@ -390,18 +405,6 @@ void plan_locate(struct plan *plan, uintptr_t exec, const struct island_need *ne
     }
 }
 
-/* The value of a symbol in a trace at `exec`. */
-static uintptr_t symbol_value(const struct plan *plan, pp_symbol symbol, uintptr_t exec)
-{
-    if (symbol == PP_SYMBOL_NONE)
-        return 0;
-    if (symbol == PP_SYMBOL_CODE)
-        return exec;
-    if (symbol == PP_SYMBOL_DATA)
-        return exec + plan->data_at;
-    return symbol_address(symbol_find(&plan->link->symbols, symbol));
-}
-
 pp_status plan_write_own(const struct plan *plan, uint8_t *write, uintptr_t exec)
 {
     bool pads = pool_landing_pads(plan->pool);
@@ -409,7 +412,7 @@ pp_status plan_write_own(const struct plan *plan, uint8_t *write, uintptr_t exec
     for (uint32_t i = 0; i < plan->count; i++) {
         const struct plan_symbol *symbol = &plan->symbols[i];
         if (is_used(symbol) && !symbol->shared_literal) {
-            uint64_t value = symbol_value(plan, symbol->symbol, exec);
+            uint64_t value = symbol->address;
             memcpy(write + (symbol->literal_place - exec), &value, sizeof value);
         }
         if (symbol->trampoline && !symbol->shared &&
@@ -442,57 +445,54 @@ static bool is_beyond_fake_range(const struct plan *plan, const pp_reloc *reloc,
 {
     uint64_t range = pool_branch_range(plan->pool);
 
-    if (!info->relative || info->size == 8 || range >= isa->branch_range ||
-        is_own(reloc->symbol))
+    if (!info->relative || info->size == 8 || range >= isa->branch_range)
         return false;
     uint64_t sum = value + (uint64_t) reloc->addend;
     return (sum > place ? sum - place : place - sum) >= range;
 }
 
+/* `symbol` is NULL for none, whose value is 0. */
 static pp_status relocate_value(const struct plan *plan, size_t index,
-                                const struct reloc_info *info, uint8_t *bytes, uintptr_t place,
-                                uintptr_t value)
+                                const struct plan_symbol *symbol, uint8_t *bytes, uintptr_t place)
 {
     const pp_reloc *reloc = &plan->desc->relocs[index];
+    uintptr_t value = symbol != NULL ? symbol->address : 0;
 
-    if (is_beyond_fake_range(plan, reloc, info, value, place))
+    if ((symbol == NULL || !symbol->own_bytes) &&
+        is_beyond_fake_range(plan, reloc, plan->relocs[index].info, value, place))
         return refuse(plan, index, PP_E_RANGE, "the symbol is far");
     return to_status(plan, index,
                      isa->reloc_apply(reloc->type, bytes, place, value, reloc->addend));
 }
 
-static pp_status relocate_branch(const struct plan *plan, size_t index, uint8_t *bytes,
-                                 uintptr_t place, uintptr_t value)
+static pp_status relocate_branch(const struct plan *plan, size_t index,
+                                 const struct plan_symbol *symbol, uint8_t *bytes, uintptr_t place)
 {
     const pp_reloc *reloc = &plan->desc->relocs[index];
+    uintptr_t value = symbol->address;
 
-    if (!is_own(reloc->symbol)) {
-        const struct plan_symbol *symbol = plan_seen(plan, reloc->symbol);
-        if (symbol != NULL && symbol->trampoline && reloc->addend == isa->branch_addend)
-            value = symbol->trampoline_place;
-        else if (!reach_holds(island_of(plan->region)->branch, value))
-            return refuse(plan, index, PP_E_RANGE,
-                          "the symbol is far, and a trampoline leads to no other byte of it");
-    }
+    if (symbol->trampoline && reloc->addend == isa->branch_addend)
+        value = symbol->trampoline_place;
+    else if (!symbol->own_bytes && !reach_holds(island_of(plan->region)->branch, value))
+        return refuse(plan, index, PP_E_RANGE,
+                      "the symbol is far, and a trampoline leads to no other byte of it");
     return to_status(plan, index,
                      isa->reloc_apply(reloc->type, bytes, place, value, reloc->addend));
 }
 
-static pp_status relocate_load(const struct plan *plan, size_t index, uint8_t *bytes,
-                               uintptr_t place, uintptr_t value)
+static pp_status relocate_load(const struct plan *plan, size_t index,
+                               const struct plan_symbol *symbol, uint8_t *bytes, uintptr_t place)
 {
     const pp_reloc *reloc = &plan->desc->relocs[index];
-    const struct plan_symbol *symbol = plan_seen(plan, reloc->symbol);
-    enum reloc_result result;
+    enum reloc_result result = RELOC_BAD_INSTRUCTION;
 
-    if ((is_own(reloc->symbol) ||
-         (!symbol->moves && reach_holds(island_of(plan->region)->got, value))) &&
-        isa->reloc_can_relax(reloc->type, bytes, reloc->addend)) {
-        result = isa->reloc_relax(reloc->type, bytes, place, value, reloc->addend);
-    } else if (symbol->literal) {
+    if (symbol->own_bytes ||
+        (!symbol->moves && reach_holds(island_of(plan->region)->got, symbol->address)))
+        result = isa->reloc_relax(reloc->type, bytes, place, symbol->address, reloc->addend);
+    if (result == RELOC_BAD_INSTRUCTION) {
+        if (!symbol->literal)
+            return refuse(plan, index, PP_E_ARG, "another relocation overlaps it");
         result = isa->reloc_apply(reloc->type, bytes, place, symbol->literal_place, reloc->addend);
-    } else {
-        return refuse(plan, index, PP_E_ARG, "another relocation overlaps it");
     }
     return to_status(plan, index, result);
 }
@@ -503,19 +503,20 @@ pp_status plan_relocate(const struct plan *plan, uint8_t *write, uintptr_t exec)
 
     for (size_t i = 0; i < plan->desc->reloc_count && status == PP_OK; i++) {
         const pp_reloc *reloc = &plan->desc->relocs[i];
-        const struct reloc_info *info = isa->reloc_info(reloc->type);
+        const struct plan_reloc *seen = &plan->relocs[i];
+        const struct plan_symbol *symbol =
+            seen->symbol != 0 ? &plan->symbols[seen->symbol - 1] : NULL;
         size_t at = reloc->offset + (reloc->section == PP_IN_DATA ? plan->data_at : 0);
-        uintptr_t value = symbol_value(plan, reloc->symbol, exec);
 
-        switch (info->kind) {
+        switch (seen->info->kind) {
         case RELOC_VALUE:
-            status = relocate_value(plan, i, info, write + at, exec + at, value);
+            status = relocate_value(plan, i, symbol, write + at, exec + at);
             break;
         case RELOC_BRANCH:
-            status = relocate_branch(plan, i, write + at, exec + at, value);
+            status = relocate_branch(plan, i, symbol, write + at, exec + at);
             break;
         case RELOC_GOT:
-            status = relocate_load(plan, i, write + at, exec + at, value);
+            status = relocate_load(plan, i, symbol, write + at, exec + at);
             break;
         case RELOC_UNKNOWN:
             break;

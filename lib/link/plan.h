@@ -14,12 +14,16 @@
 #include "link/island.h"
 #include "link/link.h"
 
-enum { PLAN_INLINE = 32 }; /* distinct symbols that need no allocation */
+enum {
+    PLAN_INLINE = 32,       /* distinct symbols that need no allocation */
+    PLAN_INLINE_RELOCS = 96 /* the same for relocations */
+};
 
-/* A symbol that branches or GOT loads refer to. */
+/* A symbol that relocations refer to. */
 struct plan_symbol {
     pp_symbol symbol;
-    uintptr_t address;     /* 0: the trace's own bytes */
+    uintptr_t address;     /* of the trace's own bytes once the trace is placed */
+    bool own_bytes;        /* PP_SYMBOL_CODE, PP_SYMBOL_DATA */
     bool branch;           /* a branch that may go through a trampoline */
     bool load;             /* a GOT load that can be relaxed */
     bool load_fixed;       /* a GOT load that cannot */
@@ -30,6 +34,12 @@ struct plan_symbol {
     bool shared;           /* the trampoline is in the region's island */
     bool shared_literal;   /* the literal is */
     uintptr_t trampoline_place, literal_place;
+};
+
+/* A relocation, decoded. */
+struct plan_reloc {
+    const struct reloc_info *info;
+    uint32_t symbol;       /* index + 1 in the plan's symbols; 0: none */
 };
 
 struct plan {
@@ -45,6 +55,7 @@ struct plan {
     bool careful;               /* some island is full: count before anything is placed */
     bool in_place;              /* a reservation: no room inside the trace */
 
+    struct plan_reloc *relocs;  /* as many as the description has */
     struct plan_symbol *symbols;
     uint32_t count, room;
     uint32_t *table;            /* index + 1 in symbols, by symbol; a power of two */
@@ -59,6 +70,7 @@ struct plan {
     uint32_t far_trampolines;   /* own trampolines with shared literals */
     pp_trace_size bytes;        /* but for shared_new */
 
+    struct plan_reloc inline_relocs[PLAN_INLINE_RELOCS];
     struct plan_symbol inline_symbols[PLAN_INLINE];
     uint32_t inline_table[2 * PLAN_INLINE];
 };
