@@ -122,12 +122,14 @@ static void prepare_second_rule(struct world *world)
 }
 
 /* More than a block of records holds. */
+/* Records keep their memory for the next trace, so that each time it comes farther. */
 static pp_status run_link_many(struct world *world)
 {
     while (world->count < 70) {
         pp_status status = run_link(world);
         if (status != PP_OK)
             return status;
+        world->made = world->count > world->made ? world->count : world->made;
     }
     return PP_OK;
 }

@@ -318,7 +318,7 @@ const struct operation sweep_pool_operations[] = {
       .changes_errno = true },
     { "trace: free with a child", 0, CALL(METADATA), 0, prepare_child, run_free, check_deferred,
       NULL, end_child, .silent = true },
-    { "trace: link behind a child", CALL(METADATA), 0, CALL(MPROTECT), prepare_settle, run_link,
+    { "trace: link behind a child", 0, 0, CALL(MPROTECT), prepare_settle, run_link,
       check_settled, NULL, NULL, .far = true },
     { NULL }
 };

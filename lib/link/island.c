@@ -347,6 +347,7 @@ static void drop_locked(struct region *region, struct link *link, struct island_
 {
     for (uint32_t i = 0; i < user->count; i++)
         release_locked(region, link, user->refs[i] >> 2, user->refs[i] & 3);
+    user->count = 0;
     *user->previous = user->next;
     if (user->next != NULL)
         user->next->previous = user->previous;
@@ -354,9 +355,24 @@ static void drop_locked(struct region *region, struct link *link, struct island_
 
 /* ---- taking and dropping --------------------------------------------------- */
 
-static size_t user_bytes(uint32_t count)
+static size_t user_bytes(uint32_t room)
 {
-    return sizeof(struct island_user) + count * sizeof(uint32_t);
+    return sizeof(struct island_user) + room * sizeof(uint32_t);
+}
+
+struct island_user *island_user_new(pp_pool *pool, uint32_t room)
+{
+    struct island_user *user = pool_meta_alloc(pool, user_bytes(room));
+
+    if (user != NULL)
+        user->room = room;
+    return user;
+}
+
+void island_user_free(pp_pool *pool, struct island_user *user)
+{
+    if (user != NULL)
+        pool_meta_free(pool, user, user_bytes(user->room));
 }
 
 static pp_status take_locked(struct region *region, struct link *link, struct island_need *needs,
@@ -383,40 +399,30 @@ static pp_status take_locked(struct region *region, struct link *link, struct is
 }
 
 pp_status island_take(struct region *region, struct link *link, struct island_need *needs,
-                      uint32_t count, struct island_user **result, unsigned *added,
+                      uint32_t count, struct island_user *user, unsigned *added,
                       pp_error *error)
 {
-    struct island_user *user = pool_meta_alloc(region->pool, user_bytes(count));
-
-    if (user == NULL)
-        return error_set(error, PP_E_NOMEM, "no memory for references to an island");
     pthread_mutex_lock(&region->lock);
     pp_status status = take_locked(region, link, needs, count, user, added);
     pthread_mutex_unlock(&region->lock);
-    if (status != PP_OK) {
-        pool_meta_free(region->pool, user, user_bytes(count));
-        /* A full island is no error yet: the caller may have another place. */
+    /* A full island is no error yet: the caller may have another place. */
+    if (status != PP_OK)
         return status == PP_E_RANGE ? status : error_set(error, status, "no memory for an island");
-    }
-    for (uint32_t i = 0; i < count; i++) {
-        if ((needs[i].uses & ISLAND_TRAMPOLINE) == 0)
-            continue;
-        status = write_slot(region, needs[i].slot, error);
-        if (status != PP_OK) {
-            island_drop(region, link, user);
-            return status;
-        }
-    }
-    *result = user;
-    return PP_OK;
+    for (uint32_t i = 0; i < count && status == PP_OK; i++)
+        if ((needs[i].uses & ISLAND_TRAMPOLINE) != 0)
+            status = write_slot(region, needs[i].slot, error);
+    if (status != PP_OK)
+        island_drop(region, link, user);
+    return status;
 }
 
 void island_drop(struct region *region, struct link *link, struct island_user *user)
 {
+    if (user == NULL || user->count == 0)
+        return;
     pthread_mutex_lock(&region->lock);
     drop_locked(region, link, user);
     pthread_mutex_unlock(&region->lock);
-    pool_meta_free(region->pool, user, user_bytes(user->count));
 }
 
 unsigned island_count_new(struct region *region, const struct island_need *needs, uint32_t count,

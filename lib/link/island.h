@@ -55,7 +55,8 @@ struct island {
 /* What one trace holds of an island. */
 struct island_user {
     struct island_user *next, **previous; /* of the island; under the region's lock */
-    uint32_t count;
+    uint32_t room;             /* constant */
+    uint32_t count;            /* 0: it is in no island's list */
     uint32_t refs[];           /* slot << 2 | ISLAND_TRAMPOLINE | ISLAND_LITERAL */
 };
 
@@ -83,14 +84,20 @@ static inline struct island *island_of(const struct region *region)
     return region->link;
 }
 
+/* Room for references, none taken.  NULL: no memory. */
+struct island_user *island_user_new(pp_pool *pool, uint32_t room);
+void island_user_free(pp_pool *pool, struct island_user *user);
+
 /*
- * Take a reference to a slot for each need, all or none, and have the slots'
- * code in place.  PP_E_RANGE without a text in `error`: the island is full.
+ * Take a reference to a slot for each need, at least one and all or none, and have
+ * the slots' code in place.  PP_E_RANGE without a text in `error`: the island is full.
  * PP_E_NOMEM, PP_E_SYSTEM.  `added`: trampolines and literals that are new.
  */
 pp_status island_take(struct region *region, struct link *link, struct island_need *needs,
-                      uint32_t count, struct island_user **user, unsigned *added,
+                      uint32_t count, struct island_user *user, unsigned *added,
                       pp_error *error);
+
+/* Give all of them back. */
 void island_drop(struct region *region, struct link *link, struct island_user *user);
 
 /*

@@ -134,28 +134,29 @@ static pp_status measure_span(struct region *region, void *context, size_t *size
     return status;
 }
 
-pp_status linker_take_shared(struct link *link, struct plan *plan, struct region *region,
-                            uintptr_t exec, struct island_user **user)
+pp_status linker_take_shared(struct link *link, struct plan *plan, const struct span *span,
+                             struct trace *trace)
 {
     struct island_need few[NEEDS_INLINE], *needs = needs_alloc(plan, few);
     pp_status status = PP_OK;
 
-    *user = NULL;
     if (needs == NULL)
         return error_set(plan->error, PP_E_NOMEM, "no memory for the symbols of a trace");
     plan_needs(plan, needs);
-    if (plan->shared_count != 0)
-        status = island_take(region, link, needs, plan->shared_count, user,
+    if (!trace_reserve_refs(plan->pool, trace, plan->shared_count))
+        status = error_set(plan->error, PP_E_NOMEM, "no memory for references to an island");
+    else if (plan->shared_count != 0)
+        status = island_take(span->region, link, needs, plan->shared_count, trace->user,
                              &plan->bytes.shared_new, plan->error);
     if (status == PP_OK)
-        plan_locate(plan, exec, needs);
+        plan_locate(plan, span->exec, needs);
     needs_free(plan, needs, few);
     return status;
 }
 
 /* A span with all that the plan shares; on failure nothing is left of it. */
 static pp_status take_place(struct link *link, struct plan *plan, const struct frame_rule *rule,
-                            struct span *span, struct island_user **user)
+                            struct trace *trace, struct span *span)
 {
     pp_status status;
 
@@ -164,7 +165,7 @@ static pp_status take_place(struct link *link, struct plan *plan, const struct f
                             plan->error);
         if (status != PP_OK)
             return status;
-        status = linker_take_shared(link, plan, span->region, span->exec, user);
+        status = linker_take_shared(link, plan, span, trace);
         if (status == PP_OK)
             break;
         pool_unalloc(span);
@@ -199,11 +200,7 @@ static pp_status fill(const struct plan *plan, const struct span *span, uint8_t 
 /* Nothing is left of a trace that was made and not published. */
 static void unmake(struct link *link, pp_pool *pool, struct trace *trace)
 {
-    struct island_user *user = trace->user;
-
-    trace->user = NULL;
-    if (user != NULL)
-        island_drop(trace->span.region, link, user);
+    island_drop(trace->span.region, link, trace->user);
     pool_discard(&trace->span);
     trace_discard(link, pool, trace);
 }
@@ -211,10 +208,9 @@ static void unmake(struct link *link, pp_pool *pool, struct trace *trace)
 static pp_status make_in(struct link *link, struct plan *plan, const struct frame_rule *rule,
                          struct trace *trace)
 {
-    struct island_user *user = NULL;
     struct span span;
     uint8_t *write;
-    pp_status status = take_place(link, plan, rule, &span, &user);
+    pp_status status = take_place(link, plan, rule, trace, &span);
 
     if (status != PP_OK) {
         trace_discard(link, plan->pool, trace);
@@ -222,13 +218,12 @@ static pp_status make_in(struct link *link, struct plan *plan, const struct fram
     }
     status = region_write_begin(span.region, span.exec, span.size, &write, plan->error);
     if (status != PP_OK) {
-        if (user != NULL)
-            island_drop(span.region, link, user);
+        island_drop(span.region, link, trace->user);
         pool_unalloc(&span);
         trace_discard(link, plan->pool, trace);
         return status;
     }
-    trace_describe(trace, &span, plan, user);
+    trace_describe(trace, &span, plan);
     status = fill(plan, &span, write);
     if (status != PP_OK)
         unmake(link, plan->pool, trace);

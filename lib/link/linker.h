@@ -5,8 +5,11 @@
 
 #include "link/plan.h"
 
-/* References to the island for all that the plan shares; none: *user is NULL. */
-pp_status linker_take_shared(struct link *link, struct plan *plan, struct region *region,
-                             uintptr_t exec, struct island_user **user);
+/*
+ * References to the island for all that the plan shares, held by an unpublished
+ * record, and the places of the plan's symbols.  PP_E_RANGE: the island is full.
+ */
+pp_status linker_take_shared(struct link *link, struct plan *plan, const struct span *span,
+                             struct trace *trace);
 
 #endif

@@ -137,23 +137,22 @@ static pp_status relocate_and_end(const struct plan *plan, const struct span *sp
 }
 
 /* Everything that can fail; afterwards the span has `used` bytes and is executable. */
-static pp_status finish(struct link *link, struct plan *plan, struct span *span,
-                        struct island_user **user)
+static pp_status finish(struct link *link, struct plan *plan, const struct span *span,
+                        struct trace *trace)
 {
     uint8_t *write = (uint8_t *) (span->exec + (uintptr_t) span->region->write_delta);
     pp_status status = plan_place(plan, span->region);
 
-    *user = NULL;
     if (status != PP_OK)
         return status;
-    status = linker_take_shared(link, plan, span->region, span->exec, user);
+    status = linker_take_shared(link, plan, span, trace);
     if (status == PP_E_RANGE)
         return error_set(plan->error, status, "the region's island is full, and a reservation "
                          "has no room for trampolines");
     if (status == PP_OK)
         status = relocate_and_end(plan, span, write);
-    if (status != PP_OK && *user != NULL)
-        island_drop(span->region, link, *user);
+    if (status != PP_OK)
+        island_drop(span->region, link, trace->user);
     return status;
 }
 
@@ -161,7 +160,6 @@ pp_status pp_trace_commit(pp_pool *pool, pp_reservation *reservation, size_t use
                           const pp_trace_desc *desc, pp_trace **result)
 {
     static const pp_trace_desc plain = { .size = sizeof plain };
-    struct island_user *user;
     struct plan plan;
     struct span span;
 
@@ -182,7 +180,7 @@ pp_status pp_trace_commit(pp_pool *pool, pp_reservation *reservation, size_t use
     const uint8_t *code = (const uint8_t *) (span.exec + (uintptr_t) span.region->write_delta);
     status = plan_open(&plan, pool, link, desc, code, used, true);
     if (status == PP_OK) {
-        status = finish(link, &plan, &span, &user);
+        status = finish(link, &plan, &span, trace);
         plan_close(&plan);
     }
     if (status != PP_OK) {
@@ -193,7 +191,7 @@ pp_status pp_trace_commit(pp_pool *pool, pp_reservation *reservation, size_t use
     /* What could not be given back belongs to the trace. */
     plan.bytes.padding += span.size - plan.bytes.total;
     plan.bytes.total = span.size;
-    trace_describe(trace, &span, &plan, user);
+    trace_describe(trace, &span, &plan);
     trace_publish(link, pool, &trace, 1, result);
     forget(reservation);
     return PP_OK;

@@ -11,7 +11,11 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { RECORDS = 64 }; /* in a block */
+enum {
+    RECORDS = 64,   /* in a block */
+    NAME_KEPT = 64, /* bytes of a name's memory that stays with a free record */
+    REFS_KEPT = 32  /* references, the same */
+};
 
 struct trace_block {
     struct trace_block *next;
@@ -25,12 +29,56 @@ pp_trace *trace_handle(const struct code_place *place)
 
 /* ---- records ---------------------------------------------------------- */
 
-static void free_name(pp_pool *pool, struct trace *trace)
+/*
+ * What hangs on a record stays there when the record is free, because most traces
+ * are alike; what is unusually large goes back.
+ */
+static void drop_rooms(pp_pool *pool, struct trace *trace, uint32_t name_most, uint32_t refs_most)
 {
-    char *name = atomic_exchange_explicit(&trace->name, NULL, memory_order_relaxed);
+    atomic_store_explicit(&trace->name, NULL, memory_order_relaxed);
+    if (trace->name_bytes > name_most) {
+        pool_meta_free(pool, trace->name_room, trace->name_bytes);
+        trace->name_room = NULL;
+        trace->name_bytes = 0;
+    }
+    if (trace->user != NULL && trace->user->room > refs_most) {
+        island_user_free(pool, trace->user);
+        trace->user = NULL;
+    }
+}
 
-    if (name != NULL)
-        pool_meta_free(pool, name, strlen(name) + 1);
+static bool set_name(pp_pool *pool, struct trace *trace, const char *name)
+{
+    size_t bytes = name != NULL ? strlen(name) + 1 : 0;
+
+    if (bytes > UINT32_MAX)
+        return false;
+    if (bytes > trace->name_bytes) {
+        size_t room = (bytes + 15) & ~(size_t) 15;
+        char *memory = room <= UINT32_MAX ? pool_meta_alloc(pool, room) : NULL;
+        if (memory == NULL)
+            return false;
+        pool_meta_free(pool, trace->name_room, trace->name_bytes);
+        trace->name_room = memory;
+        trace->name_bytes = (uint32_t) room;
+    }
+    if (bytes != 0) {
+        memcpy(trace->name_room, name, bytes);
+        atomic_store_explicit(&trace->name, trace->name_room, memory_order_relaxed);
+    }
+    return true;
+}
+
+bool trace_reserve_refs(pp_pool *pool, struct trace *trace, uint32_t count)
+{
+    if (count == 0 || (trace->user != NULL && trace->user->room >= count))
+        return true;
+    struct island_user *user = island_user_new(pool, (count + 7) & ~UINT32_C(7));
+    if (user == NULL)
+        return false;
+    island_user_free(pool, trace->user);
+    trace->user = user;
+    return true;
 }
 
 static struct trace *take_record_locked(struct link *link, pp_pool *pool)
@@ -55,28 +103,19 @@ static struct trace *take_record_locked(struct link *link, pp_pool *pool)
 
 struct trace *trace_new(struct link *link, pp_pool *pool, const char *name)
 {
-    char *copy = NULL;
-
-    if (name != NULL) {
-        size_t bytes = strlen(name) + 1;
-        copy = pool_meta_alloc(pool, bytes);
-        if (copy == NULL)
-            return NULL;
-        memcpy(copy, name, bytes);
-    }
     pool_lock(pool);
     struct trace *trace = take_record_locked(link, pool);
     pool_unlock(pool);
-    if (trace != NULL)
-        atomic_store_explicit(&trace->name, copy, memory_order_relaxed);
-    else if (copy != NULL)
-        pool_meta_free(pool, copy, strlen(copy) + 1);
+    if (trace != NULL && !set_name(pool, trace, name)) {
+        trace_discard(link, pool, trace);
+        trace = NULL;
+    }
     return trace;
 }
 
 void trace_discard(struct link *link, pp_pool *pool, struct trace *trace)
 {
-    free_name(pool, trace);
+    drop_rooms(pool, trace, NAME_KEPT, REFS_KEPT);
     pool_lock(pool);
     trace->next_free = link->free_traces;
     link->free_traces = trace;
@@ -130,14 +169,12 @@ static void add_up(struct link *link, const struct trace *trace, bool add)
                               memory_order_relaxed);
 }
 
-void trace_describe(struct trace *trace, const struct span *span, const struct plan *plan,
-                    struct island_user *user)
+void trace_describe(struct trace *trace, const struct span *span, const struct plan *plan)
 {
     const pp_trace_desc *desc = plan->desc;
 
     trace->span = *span;
     trace->generation = span_generation(span);
-    trace->user = user;
     trace->bytes = plan->bytes;
     trace->far_trampolines = plan->far_trampolines;
     atomic_store_explicit(&trace->entry, span->exec + desc->entry, memory_order_relaxed);
@@ -215,10 +252,7 @@ pp_status trace_end(pp_pool *pool, struct trace *trace)
         span_set_owner(&trace->span, &trace->owner);
         return status;
     }
-    struct island_user *user = trace->user;
-    trace->user = NULL;
-    if (user != NULL)
-        island_drop(trace->span.region, link, user);
+    island_drop(trace->span.region, link, trace->user);
     add_up(link, trace, false);
     trace_discard(link, pool, trace);
     return PP_OK;
@@ -338,9 +372,8 @@ void trace_close_all(struct link *link, pp_pool *pool)
         struct trace_block *block = link->blocks;
         for (size_t i = 0; i < RECORDS; i++) {
             struct trace *trace = &block->traces[i];
-            if (trace->user != NULL)
-                island_drop(trace->span.region, link, trace->user);
-            free_name(pool, trace);
+            island_drop(trace->span.region, link, trace->user);
+            drop_rooms(pool, trace, 0, 0);
         }
         link->blocks = block->next;
         pool_meta_free(pool, block, sizeof *block);

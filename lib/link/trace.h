@@ -26,8 +26,11 @@ struct trace {
     _Alignas(16) struct owner owner; /* first; owners of spans are 16-byte aligned */
     uint32_t generation;
     struct span span;
-    struct island_user *user;  /* what it holds of the region's island, or NULL */
+    struct island_user *user;  /* what it holds of the region's island; NULL: nothing.  Its memory
+                                  stays for the next trace. */
     pp_trace_size bytes;
+    char *name_room;           /* memory for names, which stays for the next trace, or NULL */
+    uint32_t name_bytes;       /* of it */
     uint32_t far_trampolines;  /* of its own, that jump through literals of the island */
 
     /* Under pool_lock. */
@@ -39,7 +42,7 @@ struct trace {
     /* Read without a lock. */
     _Atomic uintptr_t entry;
     _Atomic(void *) host;
-    _Atomic(char *) name;      /* of the pool, or NULL */
+    _Atomic(char *) name;      /* `name_room`, or NULL */
     _Atomic size_t code_size;
 };
 
@@ -95,9 +98,11 @@ pp_status trace_end(pp_pool *pool, struct trace *trace) PP_MUST_CHECK;
 struct trace *trace_new(struct link *link, pp_pool *pool, const char *name);
 void trace_discard(struct link *link, pp_pool *pool, struct trace *trace);
 
+/* Room for so many references to an island in an unpublished record.  False: no memory. */
+bool trace_reserve_refs(pp_pool *pool, struct trace *trace, uint32_t count);
+
 /* Fill in the record of a trace that is not published yet. */
-void trace_describe(struct trace *trace, const struct span *span, const struct plan *plan,
-                    struct island_user *user);
+void trace_describe(struct trace *trace, const struct span *span, const struct plan *plan);
 
 /* Let everybody find traces whose code is in place and executable. */
 void trace_publish(struct link *link, pp_pool *pool, struct trace *const *traces, size_t count,
