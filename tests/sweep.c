@@ -249,7 +249,7 @@ static pp_status repeat(struct world *world, const pp_fault *fault, const struct
             assert_kept(before, &last);
         if (run(world, fault, hits) == PP_OK)
             return PP_OK;
-        i += made == world->made; /* else it came a step farther, which is no leak */
+        i = made == world->made ? i + 1 : 0; /* it came a step farther, which is no leak */
         struct census now = take_census(world->pool);
         if (world->operation->gradual && made == world->made)
             assert_kept(&last, &now);

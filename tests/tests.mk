@@ -33,6 +33,7 @@ examples_span_LDADD = libpatchpoint.la
 
 if HAVE_CHECK
 check_PROGRAMS += \
+	check_batch \
 	check_eh_frame \
 	check_emit \
 	check_fault \
@@ -71,6 +72,7 @@ check_SCRIPTS = \
 	tests/check_man.sh \
 	tests/check_stress.sh
 
+check_batch_SOURCES = tests/check_batch.c tests/snippet.h
 check_eh_frame_SOURCES = tests/check_eh_frame.c tests/unwind_code.h
 check_eh_frame_CPPFLAGS = $(AM_CPPFLAGS) -I$(srcdir)/tests
 check_eh_frame_LDADD = $(LDADD) $(LIBUNWIND_LIBS)
@@ -178,7 +180,7 @@ endif
 TESTS = $(check_PROGRAMS) $(check_SCRIPTS)
 
 # What depends on how code memory is mapped: make check TESTS='$(mapping_tests)'
-mapping_tests = examples/osr examples/span check_osr check_pool check_reserve check_retarget check_retire check_site check_trace
+mapping_tests = examples/osr examples/span check_batch check_osr check_pool check_reserve check_retarget check_retire check_site check_trace
 
 # Clients of the installed library.
 installcheck-local:

@@ -301,6 +301,7 @@ static unsigned acquire_locked(struct island *island, struct link *link, uint32_
                                       memory_order_relaxed);
         }
         atomic_fetch_add_explicit(&link->trampolines, 1, memory_order_relaxed);
+        atomic_fetch_add_explicit(&link->shared, 1, memory_order_relaxed);
         atomic_fetch_add_explicit(&link->trampoline_bytes, both, memory_order_relaxed);
         return 1;
     }
@@ -323,6 +324,7 @@ static void release_locked(struct region *region, struct link *link, uint32_t sl
     bool is_free = entry->trampoline_refs == 0 && entry->literal_refs == 0;
     if (had_trampoline && entry->trampoline_refs == 0) {
         atomic_fetch_sub_explicit(&link->trampolines, 1, memory_order_relaxed);
+        atomic_fetch_sub_explicit(&link->shared, 1, memory_order_relaxed);
         atomic_fetch_sub_explicit(&link->trampoline_bytes, both, memory_order_relaxed);
         if (!is_free) {
             atomic_fetch_add_explicit(&link->literals, 1, memory_order_relaxed);
@@ -345,8 +347,13 @@ static void release_locked(struct region *region, struct link *link, uint32_t sl
 
 static void drop_locked(struct region *region, struct link *link, struct island_user *user)
 {
-    for (uint32_t i = 0; i < user->count; i++)
+    size_t uses = 0;
+
+    for (uint32_t i = 0; i < user->count; i++) {
         release_locked(region, link, user->refs[i] >> 2, user->refs[i] & 3);
+        uses += (user->refs[i] & ISLAND_TRAMPOLINE) != 0;
+    }
+    atomic_fetch_sub_explicit(&link->shared_uses, uses, memory_order_relaxed);
     user->count = 0;
     *user->previous = user->next;
     if (user->next != NULL)
@@ -386,16 +393,20 @@ static pp_status take_locked(struct region *region, struct link *link, struct is
         user->next->previous = &user->next;
     island->users = user;
     *added = 0;
-    for (uint32_t i = 0; i < count; i++) {
-        pp_status status = find_or_make_locked(region, link, &needs[i], &needs[i].slot);
-        if (status != PP_OK) {
-            drop_locked(region, link, user);
-            return status;
-        }
+    size_t uses = 0;
+    pp_status status = PP_OK;
+    for (uint32_t i = 0; i < count && status == PP_OK; i++) {
+        status = find_or_make_locked(region, link, &needs[i], &needs[i].slot);
+        if (status != PP_OK)
+            break;
         *added += acquire_locked(island, link, needs[i].slot, needs[i].uses);
         user->refs[user->count++] = needs[i].slot << 2 | needs[i].uses;
+        uses += (needs[i].uses & ISLAND_TRAMPOLINE) != 0;
     }
-    return PP_OK;
+    atomic_fetch_add_explicit(&link->shared_uses, uses, memory_order_relaxed);
+    if (status != PP_OK)
+        drop_locked(region, link, user);
+    return status;
 }
 
 pp_status island_take(struct region *region, struct link *link, struct island_need *needs,

@@ -4,6 +4,7 @@
 
 #include "link/link.h"
 
+#include "isa/isa.h"
 #include "link/island.h"
 #include "link/trace.h"
 
@@ -64,6 +65,16 @@ static void room_unlock(pp_pool *pool)
         spin_unlock(&link->moving);
 }
 
+/* What as many trampolines in the traces would take, less what the shared ones take. */
+static size_t bytes_saved(pp_pool *pool, size_t shared, size_t uses)
+{
+    bool pads = pool_landing_pads(pool);
+    size_t own = isa_host.trampoline_size(TRAMPOLINE_NEAR, pads) + sizeof(uint64_t);
+    size_t slot = isa_host.trampoline_size(TRAMPOLINE_ISLAND, pads) + sizeof(uint64_t);
+
+    return uses * own > shared * slot ? uses * own - shared * slot : 0;
+}
+
 static void room_add_stats(pp_pool *pool, pp_pool_stats *stats)
 {
     struct link *link = pool_room_state(pool, ROOM_LINK);
@@ -74,6 +85,12 @@ static void room_add_stats(pp_pool *pool, pp_pool_stats *stats)
     stats->retargets += link->retargets;
     spin_unlock(&link->moving);
     stats->traces += atomic_load_explicit(&link->traces, memory_order_relaxed);
+    size_t shared = atomic_load_explicit(&link->shared, memory_order_relaxed);
+    size_t uses = atomic_load_explicit(&link->shared_uses, memory_order_relaxed);
+    stats->shared_trampolines += shared;
+    stats->trampoline_saved += bytes_saved(pool, shared, uses);
+    stats->trampoline_uses +=
+        atomic_load_explicit(&link->trampolines, memory_order_relaxed) - shared + uses;
     stats->trampolines += atomic_load_explicit(&link->trampolines, memory_order_relaxed);
     stats->trampoline_bytes += atomic_load_explicit(&link->trampoline_bytes, memory_order_relaxed);
     stats->literals += atomic_load_explicit(&link->literals, memory_order_relaxed);

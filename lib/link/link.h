@@ -24,6 +24,8 @@ struct link {
     _Atomic size_t traces;
     _Atomic size_t trampolines;
     _Atomic size_t trampoline_bytes; /* code and literals */
+    _Atomic size_t shared;           /* of these trampolines, shared ones */
+    _Atomic size_t shared_uses;      /* references that traces have to them */
     _Atomic size_t literals;         /* without a trampoline */
     _Atomic size_t literal_bytes;
 };
