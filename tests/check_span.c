@@ -11,7 +11,6 @@
 #include "memory/span.h"
 
 #include <check.h>
-#include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -122,6 +121,7 @@ struct model {
     struct live live[MODEL_SPANS];
     unsigned count;
     size_t requested, used, failures, longest;
+    unsigned largest;         /* bytes of a span; 0: all sizes */
 };
 
 static struct model model;
@@ -167,6 +167,8 @@ static void check_lookup(const struct live *live)
 /* Sizes from 1 byte to 256 KiB, all magnitudes alike; round ones more often. */
 static size_t random_size(void)
 {
+    if (model.largest != 0)
+        return 1 + random_below(model.largest);
     size_t size = 1 + random_next() % ((size_t) 1 << (1 + random_below(18)));
     return random_below(4) == 0 ? (size + 15) & -(size_t) 16 : size;
 }
@@ -191,7 +193,7 @@ static void do_take(void)
     struct span_info info;
     require(span_space_at(&space, offset, &info));
     *live = (struct live){ offset, size, info.generation,
-                           (random_next() & 0xff07fffffffffff0) };
+                           random_next() & ~(uint64_t) 15 };
     require(info.owner == NULL);
     require(info.generation != 0);
     require(span_space_set_owner(&space, offset, (void *) (uintptr_t) live->owner));
@@ -239,6 +241,73 @@ static void do_shrink(void)
     check_lookup(live);
 }
 
+/* Two live spans of one, each with its own generation. */
+static void do_split(void)
+{
+    if (model.count == 0 || model.count == MODEL_SPANS)
+        return;
+    unsigned victim = random_below(model.count);
+    struct live *live = &model.live[victim], *tail = &model.live[model.count];
+    size_t unit = (size_t) 1 << model.shift, units = units_of(live->size);
+    struct span_info info;
+    require(!span_space_split(&space, live->offset, 0));
+    require(!span_space_split(&space, live->offset, units << model.shift));
+    require(!span_space_split(&space, live->offset, unit / 2));
+    if (units < 2)
+        return;
+    size_t at = (1 + random_next() % (units - 1)) << model.shift;
+    require(!span_space_split(&space, live->offset + unit, unit));
+    require(span_space_split(&space, live->offset, at));
+    model_mark(live, 0);
+    require(span_space_at(&space, live->offset + at, &info));
+    require(info.generation != live->generation && info.generation != 0);
+    *tail = (struct live){ live->offset + at, live->size - at, info.generation, live->owner };
+    live->size = at;
+    model.count++;
+    model_mark(live, victim + 1);
+    model_mark(tail, model.count);
+    model.used += (units_of(tail->size) + units_of(at) - units) << model.shift;
+    check_lookup(live);
+    check_lookup(tail);
+}
+
+/* Kept in its place, and then given back. */
+static void do_retire(void)
+{
+    if (model.count == 0)
+        return;
+    unsigned victim = random_below(model.count);
+    struct live live = model.live[victim];
+    struct span_info info;
+    size_t start, size;
+    require(span_space_retire(&space, live.offset));
+    require(!span_space_retire(&space, live.offset));
+    require(!span_space_at(&space, live.offset, &info));
+    require(!span_space_hole_at(&space, live.offset, &start, &size));
+    require(span_space_extent(&space, live.offset) == units_of(live.size) << model.shift);
+    span_space_reclaim(&space, live.offset);
+    require(span_space_hole_at(&space, live.offset, &start, &size));
+    require(start <= live.offset && live.offset + live.size <= start + size);
+    model_mark(&live, 0);
+    model_move(--model.count, victim);
+    model.requested -= live.size;
+    model.used -= units_of(live.size) << model.shift;
+}
+
+static void do_owner(void)
+{
+    if (model.count == 0)
+        return;
+    struct live *live = &model.live[random_below(model.count)];
+    uint64_t owner = random_next() & ~(uint64_t) 15;
+    const void *from = (const void *) (uintptr_t) live->owner, *to = (const void *) (uintptr_t) owner;
+    require(!span_space_pass(&space, live->offset, live->generation ^ 1, from, to));
+    require(!span_space_pass(&space, live->offset, live->generation, &model, to));
+    require(span_space_pass(&space, live->offset, live->generation, from, to));
+    live->owner = owner;
+    check_lookup(live);
+}
+
 /* Holes as the model has them. */
 static void check_holes(void)
 {
@@ -251,6 +320,9 @@ static void check_holes(void)
             require(span_space_next_hole(&space, &offset, &size));
             require(offset == i << model.shift);
             require(size == (end - i) << model.shift);
+            size_t start, bytes, within = random_next() % size;
+            require(span_space_hole_at(&space, offset + within, &start, &bytes));
+            require(start == offset && bytes == size);
             offset += size;
             longest = end - i > longest ? end - i : longest;
         }
@@ -260,11 +332,12 @@ static void check_holes(void)
     require(span_space_largest(&space) == longest << model.shift);
 }
 
-static void run_model(size_t size, unsigned shift, double seconds)
+static void run_model(size_t size, unsigned shift, unsigned largest, double seconds)
 {
     memset(&model, 0, sizeof model);
     model.size = size;
     model.shift = shift;
+    model.largest = largest;
     model.holder = calloc(size >> shift, sizeof *model.holder);
     open_space(size, shift);
     double end = now() + seconds;
@@ -280,10 +353,16 @@ static void run_model(size_t size, unsigned shift, double seconds)
         unsigned dice = random_below(100);
         if (dice < take_share)
             do_take();
-        else if (dice < 95)
+        else if (dice < 90)
             do_free();
-        else
+        else if (dice < 94)
             do_shrink();
+        else if (dice < 96)
+            do_split();
+        else if (dice < 98)
+            do_retire();
+        else
+            do_owner();
         require(space.spans == model.count);
         require(space.requested == model.requested);
         require(space.used == model.used);
@@ -304,10 +383,13 @@ START_TEST(random_operations_agree_with_the_model)
     double seconds = number_from("TEST_SECONDS", 8);
     printf("model: SEED=%u\n", seed);
     random_state = seed * 0x9e3779b97f4a7c15u + 1;
-    run_model((size_t) 16 << 20, SPAN_GRANULE_SHIFT, seconds * 0.5);
-    run_model(((size_t) 64 << 20) - 65536 * 5, SPAN_GRANULE_SHIFT, seconds * 0.25);
-    run_model((size_t) 64 << 20, 12, seconds * 0.125);
-    run_model(SPAN_SPACE_MAX & -(size_t) 65536, 16, seconds * 0.125);
+    run_model((size_t) 16 << 20, SPAN_GRANULE_SHIFT, 0, seconds * 0.3);
+    run_model(65536, SPAN_GRANULE_SHIFT, 16, seconds * 0.15);
+    run_model((size_t) 96 << 10, SPAN_GRANULE_SHIFT, 64, seconds * 0.15);
+    run_model((size_t) 1 << 20, SPAN_GRANULE_SHIFT, 600, seconds * 0.1);
+    run_model(((size_t) 64 << 20) - 65536 * 5, SPAN_GRANULE_SHIFT, 0, seconds * 0.1);
+    run_model((size_t) 64 << 20, 12, 0, seconds * 0.1);
+    run_model(SPAN_SPACE_MAX & -(size_t) 65536, 16, 0, seconds * 0.1);
 }
 END_TEST
 
@@ -482,77 +564,39 @@ START_TEST(bookkeeping_is_small)
 }
 END_TEST
 
-/* ---- lookup while the space changes ----------------------------------- */
+/* ---- bounds of time, counted in holes that are looked at ---------------- */
 
-#define STABLE 64
-
-struct stable {
-    size_t offset[STABLE], size[STABLE];
-    atomic_bool stop;
-    atomic_size_t lookups;
-};
-
-static void *look_up(void *argument)
+/* Many long holes of nearly the same length, none of them aligned: no search is long. */
+START_TEST(long_holes_are_found_in_order)
 {
-    struct stable *stable = argument;
-    struct span_info info;
-    size_t lookups = 0, wrong = 0;
-    while (!atomic_load(&stable->stop)) {
-        for (unsigned i = 0; i < STABLE; i++, lookups++) {
-            size_t offset = stable->offset[i] + lookups % stable->size[i];
-            if (!span_space_at(&space, offset, &info) || info.start != stable->offset[i] ||
-                info.size != stable->size[i] || info.owner != (void *) ((uintptr_t) (i + 1) << 4))
-                wrong++;
-            /* Whatever it says of spans that come and go, it must come back. */
-            span_space_at(&space, lookups * 7919 % ((size_t) 192 << 10), &info);
-        }
+    enum { SPANS = 3000 };
+    static size_t at[2 * SPANS];
+    open_space((size_t) 512 << 20, SPAN_GRANULE_SHIFT);
+    require(take(16, 16) == 0);
+    for (unsigned i = 0; i < SPANS; i++) {
+        at[2 * i] = take(20000 + 16 * (size_t) (i * 7919 % 1000), 16);
+        at[2 * i + 1] = take(16, 16);
     }
-    atomic_fetch_add(&stable->lookups, lookups);
-    return (void *) wrong;
-}
-
-START_TEST(lookups_are_right_while_others_allocate_and_free)
-{
-    static struct stable stable;
-    enum { OTHERS = 2000 };
-    static size_t other[OTHERS];
-    pthread_t threads[2];
-    double seconds = number_from("TEST_SECONDS", 8) / 4.0;
-    open_space((size_t) 192 << 10, SPAN_GRANULE_SHIFT); /* long chains that change fast */
-    for (unsigned i = 0; i < STABLE; i++) {
-        for (unsigned j = 0; j < 3; j++) /* something around it that goes away again */
-            other[i * 3 + j] = take(16 + 16 * j, 16);
-        stable.size[i] = 40 + 24 * i;
-        stable.offset[i] = take(stable.size[i], 16);
-        ck_assert(span_space_set_owner(&space, stable.offset[i],
-                                       (void *) ((uintptr_t) (i + 1) << 4)));
-    }
-    for (unsigned i = 3 * STABLE; i < OTHERS; i++)
-        other[i] = FULL;
-    for (unsigned i = 0; i < 2; i++)
-        ck_assert_int_eq(pthread_create(&threads[i], NULL, look_up, &stable), 0);
-    random_state = 7;
-    size_t operations = 0;
-    for (double end = now() + seconds; operations % 1024 != 0 || now() < end; operations++) {
-        unsigned slot = random_below(OTHERS);
-        if (other[slot] == FULL) {
-            other[slot] = take(1 + random_below(64), 16);
-        } else if (random_below(4) != 0) {
-            require(span_space_free(&space, other[slot]));
-            other[slot] = FULL;
-        } else {
-            span_space_shrink(&space, other[slot], 1 + random_below(40));
-        }
-    }
-    atomic_store(&stable.stop, true);
-    for (unsigned i = 0; i < 2; i++) {
-        void *wrong;
-        pthread_join(threads[i], &wrong);
-        ck_assert_ptr_null(wrong);
-    }
-    printf("lookup: %zu lookups during %zu operations\n", atomic_load(&stable.lookups), operations);
+    for (unsigned i = 0; i < SPANS; i++)
+        require(span_space_free(&space, at[2 * i]));
     verify();
-    close_space();
+    /* The shortest that fits, and the lowest of those. */
+    for (unsigned want = 0; want < 1000; want++) {
+        size_t lowest = FULL;
+        for (unsigned i = 0; i < SPANS; i++) {
+            if (i * 7919 % 1000 == want && at[2 * i] < lowest)
+                lowest = at[2 * i];
+        }
+        require(take(20000 + 16 * (size_t) want, 16) == lowest);
+    }
+    verify();
+    size_t aligned = take(30000, 65536);
+    require(aligned != FULL && aligned % 65536 == 0);
+    verify();
+    require(span_space_free(&space, aligned));
+    verify();
+    span_space_fini(&space);
+    ck_assert_uint_eq(allocated, 0);
 }
 END_TEST
 
@@ -568,7 +612,7 @@ int main(void)
     tcase_add_test(tests, generations_change_with_every_allocation);
     tcase_add_test(tests, running_out_of_metadata_changes_nothing);
     tcase_add_test(tests, bookkeeping_is_small);
-    tcase_add_test(tests, lookups_are_right_while_others_allocate_and_free);
+    tcase_add_test(tests, long_holes_are_found_in_order);
     tcase_add_test(tests, random_operations_agree_with_the_model);
     suite_add_tcase(suite, tests);
     SRunner *runner = srunner_create(suite);

@@ -38,6 +38,7 @@ check_PROGRAMS += \
 	check_emit \
 	check_fault \
 	check_isa \
+	check_lookup \
 	check_osr \
 	check_placement \
 	check_pool \
@@ -79,6 +80,7 @@ check_eh_frame_LDADD = $(LDADD) $(LIBUNWIND_LIBS)
 check_emit_SOURCES = tests/check_emit.c tests/code.h
 check_fault_SOURCES = tests/check_fault.c
 check_isa_SOURCES = tests/check_isa.c tests/code.h
+check_lookup_SOURCES = tests/check_lookup.c
 check_osr_SOURCES = tests/check_osr.c
 check_osr_CPPFLAGS = $(AM_CPPFLAGS) -I$(top_srcdir)
 check_osr_LDADD = libstress.la $(LDADD)

@@ -49,8 +49,9 @@ struct blocks {
 /* Segments: 16 of 512 words, then 8 for each doubling, so that little is ahead of need. */
 static inline block_word *block_at(const struct blocks *blocks, uint32_t reference)
 {
-    unsigned doubling = 31 - (unsigned) __builtin_clz(reference | 1u << (BLOCK_SEGMENT_SHIFT + 3)) -
-                        (BLOCK_SEGMENT_SHIFT + 3);
+    unsigned first = 1u << (BLOCK_SEGMENT_SHIFT + 3);
+    unsigned doubling =
+        (31u ^ (unsigned) __builtin_clz(reference | first)) - (BLOCK_SEGMENT_SHIFT + 3);
     unsigned shift = BLOCK_SEGMENT_SHIFT + doubling;
     block_word *segment = atomic_load_explicit(
         &blocks->segments[8 * doubling + (reference >> shift)], memory_order_acquire);
@@ -101,17 +102,40 @@ static inline unsigned block_bits(uint64_t bits)
 #endif
 }
 
+/*
+ * Of up to 8 keys, those that are at most `key`.  In lanes of 16 bits: 0x100 + key - byte
+ * has bit 8 if the byte is not larger.
+ */
+static inline unsigned block_short_rank(uint64_t keys, unsigned count, unsigned key)
+{
+    uint64_t limit = BLOCK_LANES * (0x100 + key);
+    uint64_t even = (limit - (keys & BLOCK_LANES * 0xff)) >> 8 & BLOCK_LANES;
+    uint64_t odd = (limit - (keys >> 8 & BLOCK_LANES * 0xff)) >> 8 & BLOCK_LANES;
+    unsigned rank = (unsigned) ((even + odd) * BLOCK_LANES >> 48);
+    return rank < count ? rank : count;
+}
+
+/* The rank of the record with this key, counted from 0; `count` or more: there is none. */
+static inline unsigned block_find(const block_word *block, unsigned count, unsigned key)
+{
+    if (count <= BLOCK_SHORT) {
+        /* The lowest byte that is zero, of which borrows come from nowhere. */
+        uint64_t same = block_load(block + 1) ^ key * 0x0101010101010101u;
+        uint64_t zero = (same - 0x0101010101010101u) & ~same & 0x8080808080808080u;
+        return zero == 0 ? count : (unsigned) __builtin_ctzll(zero) / 8;
+    }
+    uint64_t bits = block_load(block + 1 + key / 64) >> key % 64;
+    unsigned rank = block_bits(block_load(block + 1 + key / 64) & ((1ull << key % 64) - 1));
+    for (unsigned i = 0; i < key / 64; i++)
+        rank += block_bits(block_load(block + 1 + i));
+    return (bits & 1) != 0 ? rank : count;
+}
+
 /* The records whose keys are at most `key`, of `count`. */
 static inline unsigned block_rank(const block_word *block, unsigned count, unsigned key)
 {
-    if (count <= BLOCK_SHORT) {
-        /* In lanes of 16 bits: 0x100 + key - byte has bit 8 if the byte is not larger. */
-        uint64_t keys = block_load(block + 1), limit = BLOCK_LANES * (0x100 + key);
-        uint64_t even = (limit - (keys & BLOCK_LANES * 0xff)) >> 8 & BLOCK_LANES;
-        uint64_t odd = (limit - (keys >> 8 & BLOCK_LANES * 0xff)) >> 8 & BLOCK_LANES;
-        unsigned rank = (unsigned) ((even + odd) * BLOCK_LANES >> 48);
-        return rank < count ? rank : count;
-    }
+    if (count <= BLOCK_SHORT)
+        return block_short_rank(block_load(block + 1), count, key);
     unsigned rank = block_bits(block_load(block + 1 + key / 64) & UINT64_MAX >> (63 - key % 64));
     for (unsigned i = 0; i < key / 64; i++)
         rank += block_bits(block_load(block + 1 + i));

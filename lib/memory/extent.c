@@ -82,71 +82,101 @@ static inline bool slot_holds(const _Atomic uint64_t *slot, uint64_t value)
     return atomic_load_explicit(slot, memory_order_relaxed) == value;
 }
 
-/* The record of this rank, which was right when the slot was compared. */
-static inline bool look_record(const block_word *block, unsigned count, unsigned rank,
-                               struct extent_view *view)
+/* Where in a block a key lies. */
+struct hit {
+    const block_word *block;
+    unsigned count, rank; /* rank: 1 is the first record, 0 none */
+    unsigned start, next; /* keys of this record and the next, or BLOCK_KEYS */
+};
+
+static __attribute__((noinline)) void look_long(struct hit *hit, unsigned key)
 {
-    const _Atomic uint32_t *info = block_info(block, count, rank);
-    view->info = atomic_load_explicit(info, memory_order_acquire);
-    view->end = head_end(block_head(block));
-    view->word = atomic_load_explicit(block_record(block, rank), memory_order_acquire);
-    return atomic_load_explicit(info, memory_order_relaxed) == view->info;
+    hit->rank = block_rank(hit->block, hit->count, key);
+    if (hit->rank == 0)
+        return;
+    hit->start = block_key_upto(hit->block, hit->count, hit->rank, key);
+    hit->next = block_key_from(hit->block, hit->count, hit->rank, key + 1, BLOCK_KEYS);
 }
 
-/* The last extent that starts in or before `bucket`, as `slot` says. */
-static enum look look_cover(const struct extents *extents, uint32_t *bucket, uint64_t slot,
-                            const _Atomic uint64_t **from, uint64_t *found)
+static inline void look_in(const struct extents *extents, uint64_t slot, unsigned key,
+                           struct hit *hit)
 {
-    uint32_t cover = slot_cover(slot);
-    if (cover == 0 || cover > *bucket)
-        return LOOK_NOTHING;
-    *bucket -= cover;
-    *from = slot_at(extents, *bucket);
-    if (*from == NULL)
-        return LOOK_NOTHING;
-    *found = atomic_load_explicit(*from, memory_order_acquire);
-    return slot_block(*found) == 0 ? LOOK_NOTHING : LOOK_FOUND;
+    hit->block = block_at(&extents->blocks, slot_block(slot));
+    hit->count = head_count(block_head(hit->block));
+    if (__builtin_expect(hit->count > BLOCK_SHORT, 0)) {
+        look_long(hit, key);
+        return;
+    }
+    uint64_t keys = block_load(hit->block + 1);
+    hit->rank = block_short_rank(keys, hit->count, key);
+    hit->start = keys >> 8 * ((hit->rank - 1) & 7) & 0xff;
+    hit->next = hit->rank < hit->count ? (unsigned) (keys >> 8 * (hit->rank & 7) & 0xff)
+                                       : BLOCK_KEYS;
 }
 
-static enum look look(const struct extents *extents, uint32_t unit, struct extent_view *view)
+/* The record, if the slot still leads to its block. */
+static inline bool look_record(const _Atomic uint64_t *slot, uint64_t value, uint32_t bucket,
+                               const struct hit *hit, struct extent_view *view)
 {
-    uint32_t bucket = unit_bucket(unit);
-    const _Atomic uint64_t *first = slot_at(extents, bucket), *from = first;
-    if (first == NULL)
-        return LOOK_NOTHING;
-    uint64_t slot = atomic_load_explicit(first, memory_order_acquire), covering = slot;
-    unsigned key = unit & (BLOCK_KEYS - 1), rank = 0, count = 0;
-    const block_word *block = NULL;
-    if (slot_block(slot) != 0) {
-        block = block_of(extents, slot);
-        count = head_count(block_head(block));
-        rank = block_rank(block, count, key);
-    }
-    if (rank == 0) {
-        enum look found = look_cover(extents, &bucket, slot, &from, &covering);
-        if (found != LOOK_FOUND)
-            return slot_holds(first, slot) ? found : LOOK_AGAIN;
-        block = block_of(extents, covering);
-        key = BLOCK_KEYS - 1;
-        rank = count = head_count(block_head(block));
-        if (count == 0)
-            return LOOK_AGAIN; /* no block in use is empty */
-    }
-    uint32_t start = block_key_upto(block, count, rank, key);
-    uint32_t next = block_key_from(block, count, rank, key + 1, BLOCK_KEYS);
-    if (!slot_holds(from, covering))
-        return LOOK_AGAIN;
-    if (!look_record(block, count, rank - 1, view) || !slot_holds(from, covering) ||
-        (from != first && !slot_holds(first, slot)))
-        return LOOK_AGAIN;
+    if (!slot_holds(slot, value))
+        return false;
+    const _Atomic uint32_t *info = block_info(hit->block, hit->count, hit->rank - 1);
+    uint32_t first = atomic_load_explicit(info, memory_order_acquire);
+    uint32_t end = head_end(block_head(hit->block));
+    view->word = atomic_load_explicit(block_record(hit->block, hit->rank - 1),
+                                      memory_order_acquire);
     uint32_t origin = bucket << EXTENT_BUCKET_SHIFT;
-    view->start = origin + start;
-    if (rank < count)
-        view->end = origin + next;
+    view->start = origin + hit->start;
+    view->end = hit->next < BLOCK_KEYS ? origin + hit->next : end;
+    view->info = first;
+    return atomic_load_explicit(info, memory_order_relaxed) == first && slot_holds(slot, value);
+}
+
+static inline enum look verdict(const struct extent_view *view, uint32_t unit)
+{
     return info_is_live(view->info) && unit < view->end ? LOOK_FOUND : LOOK_NOTHING;
 }
 
-bool extents_look(const struct extents *extents, uint32_t unit, struct extent_view *view)
+/* In an earlier bucket, to which `slot` of this one leads. */
+static inline enum look look_cover(const struct extents *extents, uint32_t unit, uint64_t slot,
+                                   struct extent_view *view)
+{
+    uint32_t cover = slot_cover(slot), bucket = unit_bucket(unit);
+    if (cover == 0 || cover > bucket)
+        return LOOK_NOTHING;
+    const _Atomic uint64_t *from = slot_at(extents, bucket - cover);
+    if (from == NULL)
+        return LOOK_NOTHING;
+    uint64_t value = atomic_load_explicit(from, memory_order_acquire);
+    struct hit hit;
+    if (slot_block(value) == 0)
+        return LOOK_NOTHING;
+    look_in(extents, value, BLOCK_KEYS - 1, &hit);
+    /* No block in use is empty. */
+    if (hit.rank == 0 || !look_record(from, value, bucket - cover, &hit, view))
+        return LOOK_AGAIN;
+    return verdict(view, unit);
+}
+
+static inline enum look look(const struct extents *extents, uint32_t unit,
+                             struct extent_view *view)
+{
+    uint32_t bucket = unit_bucket(unit);
+    const _Atomic uint64_t *slot = slot_at(extents, bucket);
+    if (slot == NULL)
+        return LOOK_NOTHING;
+    uint64_t value = atomic_load_explicit(slot, memory_order_acquire);
+    struct hit hit = { .rank = 0 };
+    if (slot_block(value) != 0)
+        look_in(extents, value, unit & (BLOCK_KEYS - 1), &hit);
+    if (hit.rank != 0)
+        return look_record(slot, value, bucket, &hit, view) ? verdict(view, unit) : LOOK_AGAIN;
+    enum look found = look_cover(extents, unit, value, view);
+    return slot_holds(slot, value) ? found : LOOK_AGAIN;
+}
+
+static __attribute__((noinline)) bool look_again(const struct extents *extents, uint32_t unit,
+                                                 struct extent_view *view)
 {
     enum look found;
     do {
@@ -155,9 +185,16 @@ bool extents_look(const struct extents *extents, uint32_t unit, struct extent_vi
     return found == LOOK_FOUND;
 }
 
+bool extents_look(const struct extents *extents, uint32_t unit, struct extent_view *view)
+{
+    enum look found = look(extents, unit, view);
+    return __builtin_expect(found == LOOK_AGAIN, 0) ? look_again(extents, unit, view)
+                                                    : found == LOOK_FOUND;
+}
+
 /* ---- for the writer --------------------------------------------------- */
 
-static void fill_extent(struct extent *at, uint32_t bucket, block_word *block, unsigned count,
+static inline void fill_extent(struct extent *at, uint32_t bucket, block_word *block, unsigned count,
                         unsigned rank, unsigned key)
 {
     unsigned after = block_key_from(block, count, rank + 1, key + 1, 0);
@@ -172,19 +209,25 @@ static void fill_extent(struct extent *at, uint32_t bucket, block_word *block, u
 bool extents_find(const struct extents *extents, uint32_t unit, struct extent *at)
 {
     block_word *block = block_of(extents, slot_of(extents, unit_bucket(unit)));
-    unsigned key = unit & (BLOCK_KEYS - 1), count = count_of(block);
-    unsigned rank = count == 0 ? 0 : block_rank(block, count, key);
-    if (rank == 0 || block_key_upto(block, count, rank, key) != key)
+    if (block == NULL)
         return false;
-    fill_extent(at, unit_bucket(unit), block, count, rank - 1, key);
+    unsigned key = unit & (BLOCK_KEYS - 1), count = head_count(block_head(block));
+    unsigned rank = block_find(block, count, key);
+    if (rank >= count)
+        return false;
+    fill_extent(at, unit_bucket(unit), block, count, rank, key);
     return true;
 }
 
 block_word *extents_word(const struct extents *extents, uint32_t unit)
 {
-    block_word *block = block_of(extents, slot_of(extents, unit_bucket(unit)));
+    const struct extent_chunk *chunk = atomic_load_explicit(
+        &extents->chunks[unit_bucket(unit) >> EXTENT_CHUNK_SHIFT], memory_order_relaxed);
+    uint64_t slot = atomic_load_explicit(&chunk->slots[unit_bucket(unit) & (EXTENT_CHUNK - 1)],
+                                         memory_order_relaxed);
+    block_word *block = block_at(&extents->blocks, slot_block(slot));
     unsigned count = head_count(block_head(block));
-    return block_record(block, block_rank(block, count, unit & (BLOCK_KEYS - 1)) - 1);
+    return block_record(block, block_find(block, count, unit & (BLOCK_KEYS - 1)));
 }
 
 bool extents_next(const struct extents *extents, const struct extent *at, struct extent *next)
@@ -252,12 +295,12 @@ void extents_holding(const struct extents *extents, uint32_t unit, struct extent
     uint32_t bucket = unit_bucket(unit);
     unsigned key = unit & (BLOCK_KEYS - 1);
     block_word *block = block_of(extents, slot_of(extents, bucket));
-    unsigned count = count_of(block), rank = count == 0 ? 0 : block_rank(block, count, key);
-    if (rank == 0) {
+    unsigned count = count_of(block), rank = block == NULL ? 0 : block_rank(block, count, key);
+    if (block == NULL || rank == 0) {
         bucket = filled_before(extents, bucket);
         key = BLOCK_KEYS - 1;
-        block = block_of(extents, slot_of(extents, bucket));
-        rank = count = count_of(block);
+        block = block_at(&extents->blocks, slot_block(slot_of(extents, bucket)));
+        rank = count = head_count(block_head(block));
     }
     fill_extent(at, bucket, block, count, rank - 1, block_key_upto(block, count, rank, key));
 }
@@ -347,12 +390,14 @@ struct edit {
 static void keys_load(const block_word *block, unsigned count, uint64_t bits[4])
 {
     memset(bits, 0, 4 * sizeof *bits);
+    if (block == NULL)
+        return;
     if (count > BLOCK_SHORT) {
         for (unsigned i = 0; i < 4; i++)
             bits[i] = block_load(block + 1 + i);
         return;
     }
-    uint64_t keys = count == 0 ? 0 : block_load(block + 1);
+    uint64_t keys = block_load(block + 1);
     for (unsigned i = 0; i < count; i++, keys >>= 8)
         bits[(keys & 0xff) / 64] |= 1ull << (keys & 0xff) % 64;
 }
@@ -390,7 +435,7 @@ static void write_keys(block_word *into, const block_word *block, unsigned count
                        const struct edit *edit)
 {
     if (count <= BLOCK_SHORT && edit->count <= BLOCK_SHORT) {
-        word_store(into + 1, short_keys(count == 0 ? UINT64_MAX : block_load(block + 1), edit));
+        word_store(into + 1, short_keys(block == NULL ? UINT64_MAX : block_load(block + 1), edit));
         return;
     }
     uint64_t bits[4];

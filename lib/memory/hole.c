@@ -50,12 +50,13 @@ static void list_insert(struct holes *holes, const struct extents *extents, uint
     }
 }
 
-static void list_remove(struct holes *holes, const struct extents *extents, uint32_t start,
-                        uint32_t units)
+static void list_remove(struct holes *holes, const struct extents *extents,
+                        const struct extent *hole)
 {
-    uint64_t links = load(extents_word(extents, start));
+    uint64_t links = extent_word(hole);
     uint32_t previous = link_right(links), next = link_left(links);
-    if (holes->lists[units] == start + 1) {
+    uint32_t units = hole->end - hole->start;
+    if (holes->lists[units] == hole->start + 1) {
         holes->lists[units] = next;
         if (next == 0)
             holes->filled[units / 64] &= ~(1ull << units % 64);
@@ -159,17 +160,16 @@ static void tree_insert(struct holes *holes, const struct extents *extents, uint
     place_set(above, 0);
 }
 
-static void tree_remove(struct holes *holes, const struct extents *extents, uint32_t start,
-                        uint32_t units)
+static void tree_remove(struct holes *holes, const struct extents *extents,
+                        const struct extent *hole)
 {
-    uint64_t key = key_pack(start, units);
+    uint64_t key = key_of(hole), links = extent_word(hole);
     struct place at = { &holes->root, false };
     struct extent node;
-    while (place_get(at) != start + 1) {
+    while (place_get(at) != hole->start + 1) {
         find_link(extents, place_get(at), &node);
         at = child(&node, key_of(&node) < key);
     }
-    uint64_t links = load(extents_word(extents, start));
     uint32_t left = link_left(links), right = link_right(links);
     while (left != 0 && right != 0) {
         bool take_left = priority(holes, left) > priority(holes, right);
@@ -229,13 +229,13 @@ void holes_insert(struct holes *holes, const struct extents *extents, uint32_t s
         tree_insert(holes, extents, start, units);
 }
 
-void holes_remove(struct holes *holes, const struct extents *extents, uint32_t start,
-                  uint32_t units)
+void holes_remove(struct holes *holes, const struct extents *extents, const struct extent *hole)
 {
+    uint32_t units = hole->end - hole->start;
     if (units < HOLE_LISTS)
-        list_remove(holes, extents, start, units);
+        list_remove(holes, extents, hole);
     else
-        tree_remove(holes, extents, start, units);
+        tree_remove(holes, extents, hole);
     if (units == holes->longest)
         holes->longest = longest(holes, extents);
 }

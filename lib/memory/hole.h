@@ -28,8 +28,7 @@ struct holes {
 
 void holes_insert(struct holes *holes, const struct extents *extents, uint32_t start,
                   uint32_t units);
-void holes_remove(struct holes *holes, const struct extents *extents, uint32_t start,
-                  uint32_t units);
+void holes_remove(struct holes *holes, const struct extents *extents, const struct extent *hole);
 
 /* The shortest hole of at least so many units, and its length; false: there is none. */
 bool holes_find(const struct holes *holes, const struct extents *extents, uint32_t units,

@@ -24,10 +24,10 @@ static void file_hole(struct span_space *space, uint32_t start, uint32_t end)
     holes_insert(&space->holes, &space->extents, start, end - start);
 }
 
-static void unfile_hole(struct span_space *space, uint32_t start, uint32_t end)
+static void unfile_hole(struct span_space *space, const struct extent *hole)
 {
-    size_classes_drop_hole(&space->classes, bytes_of(space, end - start));
-    holes_remove(&space->holes, &space->extents, start, end - start);
+    size_classes_drop_hole(&space->classes, bytes_of(space, hole->end - hole->start));
+    holes_remove(&space->holes, &space->extents, hole);
 }
 
 /* The last bucket of [start, end) leads to its first. */
@@ -140,7 +140,7 @@ size_t span_space_take(struct span_space *space, const struct span_slot *slot)
         { after, INFO_HOLE, 0 },
     };
     bool rest = after < end, together = rest && unit_bucket(after) == bucket;
-    unfile_hole(space, hole->start, end);
+    unfile_hole(space, hole);
     if (rest && !together)
         extents_replace(extents, unit_bucket(after), 0, 0, &records[1], 1, end);
     if (rest)
@@ -251,9 +251,9 @@ static void reclaim(struct span_space *space, const struct extent *at)
     uint32_t end = joins_after ? after.end : at->end, bucket = extent_bucket(at);
     bool together = joins_after && extent_bucket(&after) == bucket;
     if (joins_before)
-        unfile_hole(space, before.start, before.end);
+        unfile_hole(space, &before);
     if (joins_after)
-        unfile_hole(space, after.start, after.end);
+        unfile_hole(space, &after);
     else if (!joins_before)
         extent_set_info(at, INFO_HOLE);
     if (joins_after && !together)
@@ -354,7 +354,7 @@ bool span_space_shrink(struct span_space *space, size_t offset, size_t size)
         const struct extent_record rest = { cut, INFO_HOLE, 0 };
         bool joins = extents_next(extents, &at, &after) && is_hole(&after);
         if (joins)
-            unfile_hole(space, after.start, after.end);
+            unfile_hole(space, &after);
         uint32_t end = joins ? after.end : at.end;
         cut_span(space, &at, &rest, joins, slack, end);
         cover_end(space, cut, end);
