@@ -165,8 +165,10 @@ static void publish_region(pp_pool *pool, struct region *region)
 /* Bytes are counted before they are taken, so that the limit holds between threads. */
 static bool count_up(pp_pool *pool, size_t bytes)
 {
+    if (pool->limit_bytes == 0)
+        return true;
     size_t used = atomic_fetch_add_explicit(&pool->used, bytes, memory_order_relaxed) + bytes;
-    if (pool->limit_bytes == 0 || used <= pool->limit_bytes)
+    if (used <= pool->limit_bytes)
         return true;
     atomic_fetch_sub_explicit(&pool->used, bytes, memory_order_relaxed);
     return false;
@@ -174,7 +176,8 @@ static bool count_up(pp_pool *pool, size_t bytes)
 
 static void count_down(pp_pool *pool, size_t bytes)
 {
-    atomic_fetch_sub_explicit(&pool->used, bytes, memory_order_relaxed);
+    if (pool->limit_bytes != 0)
+        atomic_fetch_sub_explicit(&pool->used, bytes, memory_order_relaxed);
     pool_trim(pool);
 }
 
@@ -188,6 +191,9 @@ struct request {
     pp_error *error;
     size_t size;      /* as measured for the latest region */
     bool hopeless;    /* no memory that comes free can help */
+    bool wait;        /* for locks that other threads have */
+    unsigned busy;    /* number of regions that were passed over because of that */
+    size_t taken;     /* spans that were ever taken in these */
 };
 
 static pp_status alloc_in(const struct request *request, struct region *region, size_t size)
@@ -200,8 +206,8 @@ static pp_status alloc_in(const struct request *request, struct region *region, 
     if (!count_up(region->pool, bytes))
         return error_set(request->error, PP_E_NOMEM, "limit_bytes (%zu) is reached",
                          region->pool->limit_bytes);
-    pp_status status = region_alloc(region, size, request->align, request->owner, &span->exec,
-                                    &span->generation, request->error);
+    pp_status status = region_alloc(region, request->wait, size, request->align, request->owner,
+                                    &span->exec, &span->generation, request->error);
     if (status != PP_OK) {
         count_down(region->pool, bytes);
         return status;
@@ -221,10 +227,18 @@ static pp_status request_in(struct request *request, struct region *region)
         return error_set(request->error, PP_E_ARG, "a span of 0 bytes");
     request->size = size;
     request->hopeless = limit != 0 && size > limit;
-    return alloc_in(request, region, size);
+    status = alloc_in(request, region, size);
+    if (status == REGION_BUSY) {
+        request->busy++;
+        request->taken += atomic_load_explicit(&region->taken, memory_order_relaxed);
+    }
+    return status;
 }
 
-/* Regions from `first` up to, not including, `last`.  REGION_FULL: no room in any of them. */
+/*
+ * Regions from `first` up to, not including, `last`.  REGION_FULL: no room in any of
+ * them; REGION_BUSY: nor in those that were passed over, as far as one can tell.
+ */
 static pp_status request_among(struct request *request, struct region *first,
                                const struct region *last)
 {
@@ -232,20 +246,39 @@ static pp_status request_among(struct request *request, struct region *first,
         if (region->inherited || !frame_rule_equal(&region->rule, request->rule))
             continue;
         pp_status status = request_in(request, region);
-        if (status != REGION_FULL)
+        if (status != REGION_FULL && status != REGION_BUSY)
             return status;
     }
-    return REGION_FULL;
+    return request->busy > 0 ? REGION_BUSY : REGION_FULL;
 }
 
-static pp_status request_in_new_region(pp_pool *pool, struct request *request)
+/* In a region where the thread meets no other, and there again the next time. */
+static pp_status request_apart(pp_pool *pool, struct request *request)
 {
-    struct region *region;
+    struct region *home = spread_home(&pool->spread, request->rule);
+    pp_status status = REGION_FULL;
+    request->wait = false;
+    request->busy = 0;
+    request->taken = 0;
+    if (home != NULL)
+        status = request_in(request, home);
+    if (status != REGION_FULL && status != REGION_BUSY)
+        return status;
+    status = request_among(request, atomic_load_explicit(&pool->regions, memory_order_acquire),
+                           NULL);
+    if (status == PP_OK && request->busy > 0)
+        spread_move(&pool->spread, request->span->region);
+    return status;
+}
+
+static pp_status request_in_new_region(pp_pool *pool, struct request *request, bool only_near)
+{
+    struct region *region = NULL;
     bool was_spare;
     pp_status status = open_region(pool, request->rule, &region, &was_spare, request->error);
     if (status != PP_OK)
         return status;
-    status = request_in(request, region);
+    status = only_near && !region->near ? REGION_FULL : request_in(request, region);
     if (status == PP_OK && claim_add(region->base, region->limit, request->rule)) {
         publish_region(pool, region);
         return PP_OK;
@@ -263,16 +296,43 @@ static pp_status request_in_new_region(pp_pool *pool, struct request *request)
     return status;
 }
 
+/*
+ * All regions with room are others' at the moment.  If that is so all the time, one
+ * more is opened, unless it would be far; else the thread waits.
+ */
+static pp_status request_crowded(pp_pool *pool, struct request *request)
+{
+    request->wait = true;
+    if (spread_wanted(&pool->spread, request->busy, request->taken) &&
+        pthread_mutex_trylock(&pool->opening) == 0) {
+        pp_status status = request_in_new_region(pool, request, true);
+        pthread_mutex_unlock(&pool->opening);
+        if (status == PP_OK) {
+            spread_move(&pool->spread, request->span->region);
+            return PP_OK;
+        }
+        spread_end(&pool->spread);
+        request->error->status = PP_OK;
+        request->hopeless = false;
+    }
+    request->busy = 0;
+    return request_among(request, atomic_load_explicit(&pool->regions, memory_order_acquire),
+                         NULL);
+}
+
 static pp_status request_somewhere(pp_pool *pool, struct request *request)
 {
     struct region *seen = atomic_load_explicit(&pool->regions, memory_order_acquire);
-    pp_status status = request_among(request, seen, NULL);
+    pp_status status = request_apart(pool, request);
+    if (status == REGION_BUSY)
+        status = request_crowded(pool, request);
     if (status != REGION_FULL)
         return status;
+    request->wait = true;
     pthread_mutex_lock(&pool->opening);
     status = request_among(request, atomic_load(&pool->regions), seen);
     if (status == REGION_FULL)
-        status = request_in_new_region(pool, request);
+        status = request_in_new_region(pool, request, false);
     pthread_mutex_unlock(&pool->opening);
     return status;
 }
@@ -288,7 +348,8 @@ pp_status pool_alloc_for(pp_pool *pool, const struct owner *owner, const struct 
                          pp_error *error)
 {
     pp_error reason;
-    struct request request = { owner, rule, align, measure, context, span, &reason, 0, false };
+    struct request request = { .owner = owner, .rule = rule, .align = align, .measure = measure,
+                               .context = context, .span = span, .error = &reason };
     reason.size = sizeof reason;
     reason.status = PP_OK;
     if (align < SPAN_GRANULE || align > ALIGN_MAX || (align & (align - 1)) != 0)

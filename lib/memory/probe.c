@@ -53,7 +53,7 @@ pp_status probe_region(struct region *region, pp_error *error)
     size_t bytes;
     uint32_t generation;
     pp_status status =
-        region_alloc(region, PROBE_BYTES, SPAN_GRANULE, NULL, &exec, &generation, error);
+        region_alloc(region, true, PROBE_BYTES, SPAN_GRANULE, NULL, &exec, &generation, error);
     for (uint16_t value = 0x1234; status == PP_OK && value < 0x1237; value++)
         status = write_and_run(region, exec, value, error);
     if (status != PP_OK)

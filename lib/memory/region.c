@@ -82,12 +82,11 @@ void region_settle(struct region *region)
     pthread_mutex_unlock(&region->lock);
 }
 
-static pp_status take(struct region *region, size_t size, size_t align, const void *owner,
-                      uintptr_t *exec, uint32_t *generation, pp_error *error)
+static pp_status take_locked(struct region *region, size_t size, size_t align, const void *owner,
+                             uintptr_t *exec, uint32_t *generation, pp_error *error)
 {
     struct span_slot slot;
     pp_status status = PP_OK;
-    pthread_mutex_lock(&region->lock);
     settle_locked(region);
     switch (span_space_find(&region->spans, size, align, &slot)) {
     case SPAN_FULL:
@@ -102,17 +101,22 @@ static pp_status take(struct region *region, size_t size, size_t align, const vo
                             (size_t) slot.units << region->spans.shift);
         *exec = region->code_lo + span_space_take(&region->spans, &slot);
         *generation = region->spans.generation;
+        atomic_store_explicit(&region->taken, region->taken + 1, memory_order_relaxed);
         update_room_locked(region);
     }
-    pthread_mutex_unlock(&region->lock);
     return status;
 }
 
 /* Memory is asked for without the lock: the span is there, but nobody knows of it yet. */
-pp_status region_alloc(struct region *region, size_t size, size_t align, const void *owner,
-                       uintptr_t *exec, uint32_t *generation, pp_error *error)
+pp_status region_alloc(struct region *region, bool wait, size_t size, size_t align,
+                       const void *owner, uintptr_t *exec, uint32_t *generation, pp_error *error)
 {
-    pp_status status = take(region, size, align, owner, exec, generation, error);
+    if (wait)
+        pthread_mutex_lock(&region->lock);
+    else if (pthread_mutex_trylock(&region->lock) != 0)
+        return REGION_BUSY;
+    pp_status status = take_locked(region, size, align, owner, exec, generation, error);
+    pthread_mutex_unlock(&region->lock);
     if (status != PP_OK || region->wx == PP_WX_FLIP)
         return status;
     int number = backing_ensure(region, *exec, size);
@@ -305,6 +309,16 @@ static void fini_bookkeeping(struct region *region)
     backing_close(region);
 }
 
+/* It is held for a fraction of what sleeping costs. */
+static void init_lock(pthread_mutex_t *lock)
+{
+    pthread_mutexattr_t adaptive;
+    pthread_mutexattr_init(&adaptive);
+    pthread_mutexattr_settype(&adaptive, PTHREAD_MUTEX_ADAPTIVE_NP);
+    pthread_mutex_init(lock, &adaptive);
+    pthread_mutexattr_destroy(&adaptive);
+}
+
 pp_status region_create(pp_pool *pool, pp_wx wx, const struct frame_rule *rule,
                         struct anchors *anchors, size_t size, struct region **result,
                         pp_error *error)
@@ -322,7 +336,7 @@ pp_status region_create(pp_pool *pool, pp_wx wx, const struct frame_rule *rule,
         pool_meta_free(pool, region, sizeof *region);
         return status;
     }
-    pthread_mutex_init(&region->lock, NULL);
+    init_lock(&region->lock);
     if (!init_bookkeeping(region)) {
         region_destroy(region);
         return error_set(error, PP_E_NOMEM, "no memory for bookkeeping");

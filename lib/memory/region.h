@@ -39,6 +39,7 @@ struct region {
     struct frame_rule rule;       /* written once before it is published */
     pthread_mutex_t lock;         /* guards changes of spans, islands */
     struct span_space spans;      /* offsets from code_lo */
+    atomic_size_t taken;          /* number of spans that were ever taken; changed under lock */
     atomic_size_t room;           /* no hole is longer; a hint, for looking without the lock */
     struct descriptor memfd;      /* PP_WX_DUAL, PP_WX_REMAP */
     pthread_mutex_t back_lock;    /* guards changes of `backed`; taken before `lock` */
@@ -94,9 +95,15 @@ static inline size_t region_code_size(const struct region *region)
 /* Not for callers of the library: no hole is long enough, another region may have one. */
 #define REGION_FULL ((pp_status) 1)
 
-/* One span.  REGION_FULL, or why there is none: PP_E_NOMEM, PP_E_SYSTEM. */
-pp_status region_alloc(struct region *region, size_t size, size_t align, const void *owner,
-                       uintptr_t *exec, uint32_t *generation, pp_error *error);
+/* Nor this: another thread has the region's lock. */
+#define REGION_BUSY ((pp_status) 2)
+
+/*
+ * One span.  REGION_FULL, REGION_BUSY if not to `wait` for the lock, or why there is
+ * none: PP_E_NOMEM, PP_E_SYSTEM.
+ */
+pp_status region_alloc(struct region *region, bool wait, size_t size, size_t align,
+                       const void *owner, uintptr_t *exec, uint32_t *generation, pp_error *error);
 
 /*
  * PP_E_STALE: no live span starts there, or one of another generation or owner; 0 and

@@ -15,6 +15,7 @@
 #include "memory/meta.h"
 #include "memory/pool.h"
 #include "memory/retired.h"
+#include "memory/spread.h"
 
 struct pp_pool {
     struct meta meta;
@@ -31,10 +32,12 @@ struct pp_pool {
     pthread_mutex_t lock;             /* for the rooms: pool_lock */
     _Atomic(struct region *) regions; /* newest first; changed under `opening` */
     struct region *spare;             /* without a rule yet; guarded by `opening` */
-    atomic_size_t used;               /* bytes of live spans */
+    atomic_size_t used;               /* bytes of live spans; only counted if
+                                         there is a limit */
     struct retirement retirement;
     atomic_size_t barriers;           /* number of barriers on all cores */
     struct idle idle;
+    struct spread spread;
     _Atomic(void *) rooms[ROOM_COUNT];
     struct fallbacks fallbacks;
     struct pp_pool *next;             /* in fork's list */

@@ -137,6 +137,8 @@ static struct account account_of(pp_pool *pool)
  */
 static pp_status verify_account(pp_pool *pool, pp_error *error)
 {
+    if (pool->limit_bytes == 0)
+        return PP_OK;
     struct account first = account_of(pool), account = first;
     for (unsigned i = 0; i < ACCOUNT_TRIES && account.counted > account.live; i++) {
         nanosleep(&(struct timespec){ .tv_nsec = ACCOUNT_PAUSE }, NULL);
