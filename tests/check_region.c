@@ -1,14 +1,16 @@
 /* SPDX-License-Identifier: MIT */
-/* Regions: publication in batches, and what is asked of the kernel for it. */
+/* Regions: publication in batches, memory behind pages, threads that meet. */
 #include <config.h>
 
 #include "isa/isa.h"
 #include "memory/state.h"
+#include "os/processors.h"
 #include "spans.h"
 
 #include <patchpoint/fault.h>
 
 #include <errno.h>
+#include <pthread.h>
 #include <unistd.h>
 
 static void begin_return(const struct span *span, unsigned value)
@@ -323,6 +325,106 @@ START_TEST(memory_that_cannot_go_back_is_used_again)
 }
 END_TEST
 
+/* ---- threads that meet ------------------------------------------------ */
+
+START_TEST(only_frequent_meetings_are_a_reason_for_a_region)
+{
+    struct spread spread = { .over = false };
+    if (processors_online() < 2)
+        return;
+    /* One in 16 spans, and fewer. */
+    for (size_t taken = 0; taken < 100000; taken += 17)
+        ck_assert(!spread_wanted(&spread, 1, taken));
+    unsigned wanted = 0;
+    for (size_t taken = 200000; taken < 200000 + 10 * 256; taken += 10)
+        wanted += spread_wanted(&spread, 1, taken);
+    ck_assert_uint_ge(wanted, 2);
+    for (size_t taken = 300000; taken < 310000; taken++)
+        ck_assert(!spread_wanted(&spread, processors_online(), taken));
+    spread_end(&spread);
+    for (size_t taken = 400000; taken < 410000; taken++)
+        ck_assert(!spread_wanted(&spread, 1, taken));
+}
+END_TEST
+
+START_TEST(who_finds_a_lock_taken_goes_elsewhere)
+{
+    struct span span, next;
+    pp_pool *pool = open_pool(PP_WX_AUTO);
+    if (processors_online() < 2)
+        return;
+    ck_assert_int_eq(take(pool, 100, &span), PP_OK);
+    struct region *region = span.region;
+    ck_assert_int_eq(pthread_mutex_lock(&region->lock), 0);
+    atomic_store(&pool->spread.meetings, 63);
+    ck_assert_int_eq(take(pool, 100, &next), PP_OK);
+    ck_assert_ptr_ne(next.region, region);
+    ck_assert(next.region->near);
+    /* Here it stays, and is not in anybody's way. */
+    struct region *home = next.region;
+    for (unsigned i = 0; i < 100; i++) {
+        ck_assert_int_eq(take(pool, 100, &next), PP_OK);
+        ck_assert_int_eq(write_return(&next, i), PP_OK);
+        ck_assert_ptr_eq(next.region, home);
+    }
+    ck_assert_int_eq(pthread_mutex_unlock(&region->lock), 0);
+    ck_assert_int_eq(take(pool, 100, &next), PP_OK);
+    ck_assert_ptr_eq(next.region, home);
+    verify(pool);
+    pp_pool_destroy(pool);
+}
+END_TEST
+
+struct churn {
+    pp_pool *pool;
+    uint64_t state;
+};
+
+static void *churn(void *argument)
+{
+    struct churn *own = argument;
+    struct span span[64] = { { 0 } };
+    unsigned value[64] = { 0 };
+    for (unsigned i = 0; i < 30000; i++) {
+        unsigned slot = (unsigned) (next_random(&own->state) % 64);
+        if (span[slot].exec != 0) {
+            require(run(&span[slot]) == value[slot]);
+            require(pool_free(own->pool, span[slot].exec) == PP_OK);
+        }
+        require(take(own->pool, 16 + next_random(&own->state) % 5000, &span[slot]) == PP_OK);
+        value[slot] = i & 0xffff;
+        require(write_return(&span[slot], value[slot]) == PP_OK);
+    }
+    for (unsigned slot = 0; slot < 64; slot++) {
+        if (span[slot].exec != 0)
+            require(pool_free(own->pool, span[slot].exec) == PP_OK);
+    }
+    return NULL;
+}
+
+START_TEST(threads_have_no_more_regions_than_there_are_processors)
+{
+    enum { THREADS = 4 };
+    struct churn churns[THREADS];
+    pthread_t threads[THREADS];
+    pp_pool *pool = open_with(PP_WX_AUTO, 65536);
+    churns[0] = (struct churn) { pool, seed() };
+    churn(&churns[0]);
+    ck_assert_uint_eq(stats_of(pool).regions, 1);
+    for (unsigned i = 0; i < THREADS; i++) {
+        churns[i] = (struct churn) { pool, seed() + 7919 * (i + 1) };
+        ck_assert_int_eq(pthread_create(&threads[i], NULL, churn, &churns[i]), 0);
+    }
+    for (unsigned i = 0; i < THREADS; i++)
+        pthread_join(threads[i], NULL);
+    verify(pool);
+    printf("%u regions\n", stats_of(pool).regions);
+    ck_assert_uint_le(stats_of(pool).regions, processors_online());
+    ck_assert_uint_eq(stats_of(pool).spans, 0);
+    pp_pool_destroy(pool);
+}
+END_TEST
+
 int main(void)
 {
     Suite *suite = suite_create("region");
@@ -341,6 +443,12 @@ int main(void)
     tcase_add_loop_test(memory, memory_that_cannot_go_back_is_used_again, PP_WX_DUAL,
                         PP_WX_RWX + 1);
     suite_add_tcase(suite, memory);
+    TCase *threads = tcase_create("threads");
+    tcase_set_timeout(threads, 60);
+    tcase_add_test(threads, only_frequent_meetings_are_a_reason_for_a_region);
+    tcase_add_test(threads, who_finds_a_lock_taken_goes_elsewhere);
+    tcase_add_test(threads, threads_have_no_more_regions_than_there_are_processors);
+    suite_add_tcase(suite, threads);
     SRunner *runner = srunner_create(suite);
     srunner_run_all(runner, CK_ENV);
     int failed = srunner_ntests_failed(runner);

@@ -36,6 +36,7 @@ check_PROGRAMS += \
 	check_batch \
 	check_eh_frame \
 	check_emit \
+	check_environment \
 	check_fault \
 	check_isa \
 	check_lookup \
@@ -78,6 +79,7 @@ check_eh_frame_SOURCES = tests/check_eh_frame.c tests/unwind_code.h
 check_eh_frame_CPPFLAGS = $(AM_CPPFLAGS) -I$(srcdir)/tests
 check_eh_frame_LDADD = $(LDADD) $(LIBUNWIND_LIBS)
 check_emit_SOURCES = tests/check_emit.c tests/code.h
+check_environment_SOURCES = tests/check_environment.c tests/sanitized.h tests/snippet.h
 check_fault_SOURCES = tests/check_fault.c
 check_isa_SOURCES = tests/check_isa.c tests/code.h
 check_lookup_SOURCES = tests/check_lookup.c

@@ -200,7 +200,8 @@ static pp_status alloc_in(const struct request *request, struct region *region, 
 {
     struct span *span = request->span;
     size_t unit = (size_t) 1 << region->spans.shift;
-    if (size > atomic_load_explicit(&region->room, memory_order_relaxed))
+    if (size > atomic_load_explicit(&region->room, memory_order_relaxed) ||
+        atomic_load_explicit(&region->lost, memory_order_relaxed))
         return REGION_FULL;
     size_t bytes = (size + unit - 1) & -unit;
     if (!count_up(region->pool, bytes))

@@ -10,6 +10,7 @@
 #include "memory/view.h"
 #include "os/map.h"
 
+#include <errno.h>
 #include <string.h>
 
 #define LONG_SPAN ((size_t) 2048) /* longer ones are not filled with traps under the lock */
@@ -123,7 +124,11 @@ pp_status region_alloc(struct region *region, bool wait, size_t size, size_t ali
     if (number == 0)
         return PP_OK;
     region_unalloc(region, *exec);
-    return view_refused(error, "fallocate", number);
+    if (number == EBADF) {
+        atomic_store_explicit(&region->lost, true, memory_order_relaxed);
+        return REGION_FULL;
+    }
+    return view_refused(error, region_has_memfd(region) ? "fallocate" : "madvise", number);
 }
 
 /* [offset, offset + size) is part of a hole from here on. */

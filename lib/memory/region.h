@@ -52,6 +52,7 @@ struct region {
     bool populates;               /* MADV_POPULATE_WRITE has been seen to work; back_lock */
     bool populates_not;           /* the kernel does not have it; back_lock */
     atomic_bool unback_refused;   /* pages cannot be given back */
+    atomic_bool lost;             /* the host closed a descriptor that is needed: no more spans */
     _Atomic uint64_t *writable;   /* PP_WX_FLIP: a bit for each page that has its write
                                      permission; changed by whoever owns the page */
     _Atomic uintptr_t published;  /* no span behind it was ever executable for anybody */

@@ -91,7 +91,9 @@ static pp_status make_executable(const struct run *run, pp_error *error)
     uintptr_t lo = run->lo;
     if (region->wx == PP_WX_REMAP) {
         int number = descriptor_check(&region->memfd);
-        if (number == 0)
+        if (number != 0)
+            atomic_store_explicit(&region->lost, true, memory_order_relaxed);
+        else
             number = map_shared(region->memfd.fd, lo - region->code_lo, &lo, run->bytes,
                                 MAP_READ_EXEC);
         return number == 0 ? PP_OK : view_refused(error, "mmap", number);
@@ -134,7 +136,7 @@ pp_status region_write_begin(struct region *region, uintptr_t exec, size_t size,
         return view_refused(error, "mprotect", number);
     number = backing_ensure(region, exec, size);
     if (number != 0)
-        return view_refused(error, "fallocate", number);
+        return view_refused(error, region_has_memfd(region) ? "fallocate" : "madvise", number);
     *write = (uint8_t *) (exec + (uintptr_t) region->write_delta);
     return PP_OK;
 }
