@@ -34,6 +34,7 @@ START_TEST(a_batch_is_published_at_once)
     pp_pool *pool = open_pool((pp_wx) _i);
     if (pool == NULL)
         return;
+    size_t before = barriers(pool); /* the self-test writes more than once */
     /* Out of order, and of two regions. */
     struct frame_rule other;
     pp_frame_rule other_rule = { .size = sizeof other_rule, .kind = PP_FRAME_LEAF };
@@ -48,7 +49,7 @@ START_TEST(a_batch_is_published_at_once)
     for (unsigned i = 0; i < BATCH; i++)
         ck_assert_uint_eq(run(&span[i]), i);
     /* No address was used before. */
-    ck_assert_uint_eq(barriers(pool), 0);
+    ck_assert_uint_eq(barriers(pool), before);
     verify(pool);
     pp_pool_destroy(pool);
 }
@@ -59,25 +60,26 @@ START_TEST(barriers_are_for_addresses_that_ran)
     struct span span[BATCH];
     pp_pool *pool = open_pool(PP_WX_AUTO);
     bool wanted = strcmp(isa_host.name, "aarch64") == 0;
+    size_t before = barriers(pool);
     for (unsigned i = 0; i < BATCH; i++) {
         ck_assert_int_eq(take(pool, 64, &span[i]), PP_OK);
         ck_assert_int_eq(write_return(&span[i], i), PP_OK);
     }
-    ck_assert_uint_eq(barriers(pool), 0);
+    ck_assert_uint_eq(barriers(pool), before);
     for (unsigned i = 0; i < BATCH; i++)
         ck_assert_int_eq(pool_free(pool, span[i].exec), PP_OK);
-    ck_assert_uint_eq(barriers(pool), 0);
+    ck_assert_uint_eq(barriers(pool), before);
     for (unsigned i = 0; i < BATCH; i++) {
         ck_assert_int_eq(take(pool, 64, &span[i]), PP_OK);
         begin_return(&span[i], 1000 + i);
     }
     ck_assert_int_eq(region_publish(span, BATCH, &error), PP_OK);
-    ck_assert_uint_eq(barriers(pool), wanted);
+    ck_assert_uint_eq(barriers(pool), before + wanted);
     for (unsigned i = 0; i < BATCH; i++)
         ck_assert_uint_eq(run(&span[i]), 1000 + i);
     ck_assert_int_eq(take(pool, 64, &span[0]), PP_OK);
     ck_assert_int_eq(write_return(&span[0], 1), PP_OK);
-    ck_assert_uint_eq(barriers(pool), wanted);
+    ck_assert_uint_eq(barriers(pool), before + wanted);
     pp_pool_destroy(pool);
 }
 END_TEST

@@ -146,19 +146,24 @@ pp_status region_write_begin(struct region *region, uintptr_t exec, size_t size,
  * pipeline, if the address was executable for somebody.  Slots of islands have one
  * life.  x86-64 cores snoop their pipelines and need nothing.
  */
-static bool publish_one(const struct span *span)
+static bool was_published(const struct span *span)
+{
+    const struct region *region = span->region;
+    bool island = span->exec >= region->island_lo && span->exec < region->island_hi;
+    return !island && span->exec < atomic_load_explicit(&region->published, memory_order_relaxed);
+}
+
+static void note_published(const struct span *span)
 {
     struct region *region = span->region;
     uintptr_t end = span->exec + span->size;
-    if (span->exec >= region->island_lo && span->exec < region->island_hi)
-        return false;
     uintptr_t published = atomic_load_explicit(&region->published, memory_order_relaxed);
-    bool again = span->exec < published;
+    if (span->exec >= region->island_lo && span->exec < region->island_hi)
+        return;
     while (published < end &&
            !atomic_compare_exchange_weak_explicit(&region->published, &published, end,
                                                   memory_order_relaxed, memory_order_relaxed))
         continue;
-    return again;
 }
 
 static void sync_caches(const struct span *spans, size_t count)
@@ -185,7 +190,9 @@ pp_status region_publish(const struct span *spans, size_t count, pp_error *error
     sync_caches(spans, count);
     bool again = false;
     for (size_t i = 0; i < count; i++)
-        again |= publish_one(&spans[i]);
+        again |= was_published(&spans[i]);
+    for (size_t i = 0; i < count; i++)
+        note_published(&spans[i]);
 #if defined __aarch64__
     if (again)
         pool_sync_cores(spans[0].region->pool);
