@@ -16,8 +16,10 @@
 
 struct idle {
     size_t keep;             /* constant: bytes that may be idle; SIZE_MAX: all */
-    atomic_size_t bytes;     /* that are */
     atomic_size_t limit;     /* of `bytes`, where trimming begins */
+    char apart[64];          /* what changes often is in no line with what everybody reads */
+    atomic_size_t bytes;     /* that are idle */
+    char apart_behind[64];
     atomic_bool trimming;    /* some thread is at it */
     atomic_size_t decommits; /* number of times that pages went back */
 };
