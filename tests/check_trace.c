@@ -14,6 +14,8 @@
 #include "sanitized.h"
 #include "snippet.h"
 
+#include <patchpoint/fault.h>
+
 #include <check.h>
 #include <errno.h>
 #include <pthread.h>
@@ -743,13 +745,11 @@ START_TEST(a_trace_larger_than_a_region_is_refused)
 END_TEST
 
 /* From here on the kernel refuses the pool's writes of code.  False: it does not (an emulator). */
-static bool refuse_writes(pp_wx wx, const pp_trace *trace)
+static bool refuse_writes(pp_wx wx)
 {
-    struct code_place place;
-
     if (wx == PP_WX_REMAP) { /* the end of a write maps the file again */
-        ck_assert(code_at((uintptr_t) pp_trace_entry(trace), &place));
-        return close(place.region->memfd.fd) == 0;
+        const pp_fault script = { .call = PP_FAULT_MMAP, .first = 1 };
+        return pp_fault_set(&script, 1) == PP_OK;
     }
     /* The start of a write makes private pages writable, which count as data. */
     const struct rlimit none = { 0, 0 };
@@ -778,7 +778,7 @@ START_TEST(what_cannot_be_written_leaves_nothing)
     desc.error = &reason;
     trace = link_code(0);
     free_trace(link_code(0)); /* metadata for a second one is there */
-    if (refuse_writes(wx, trace)) {
+    if (refuse_writes(wx)) {
         pp_pool_stats before = stats();
         ck_assert_int_eq(pp_trace_measure(pool, &desc, &size), PP_OK);
         assert_same(&before);
@@ -795,6 +795,7 @@ START_TEST(what_cannot_be_written_leaves_nothing)
         run(trace);
         ck_assert_uint_eq(atomic_load(&hits[0]), 1);
     }
+    ck_assert_int_eq(pp_fault_set(NULL, 0), PP_OK);
     stop();
 }
 END_TEST
