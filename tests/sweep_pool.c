@@ -313,7 +313,7 @@ const struct operation sweep_pool_operations[] = {
       refused_entries, NULL, .modeless = true },
     { "site: publish", 0, 0, 0, prepare_publish, run_publish, check_publish, NULL, NULL,
       .silent = true, .modeless = true },
-    { "fork", CALL(PIPE) | CALL(METADATA) | CALL(MMAP), MEMFD_CALLS, CALL(MPROTECT),
+    { "fork", CALL(METADATA) | CALL(MMAP), MEMFD_CALLS, CALL(MPROTECT),
       prepare_trace, run_fork, check_forked, NULL, NULL, .far = true,
       .changes_errno = true },
     { "trace: free with a child", 0, CALL(METADATA), 0, prepare_child, run_free, check_deferred,

@@ -38,6 +38,7 @@ check_PROGRAMS += \
 	check_emit \
 	check_environment \
 	check_fault \
+	check_fork \
 	check_isa \
 	check_lookup \
 	check_osr \
@@ -81,6 +82,7 @@ check_eh_frame_LDADD = $(LDADD) $(LIBUNWIND_LIBS)
 check_emit_SOURCES = tests/check_emit.c tests/code.h
 check_environment_SOURCES = tests/check_environment.c tests/sanitized.h tests/snippet.h
 check_fault_SOURCES = tests/check_fault.c
+check_fork_SOURCES = tests/check_fork.c tests/snippet.h tests/spans.h
 check_isa_SOURCES = tests/check_isa.c tests/code.h
 check_lookup_SOURCES = tests/check_lookup.c
 check_osr_SOURCES = tests/check_osr.c
@@ -184,7 +186,8 @@ endif
 TESTS = $(check_PROGRAMS) $(check_SCRIPTS)
 
 # What depends on how code memory is mapped: make check TESTS='$(mapping_tests)'
-mapping_tests = examples/osr examples/span check_batch check_osr check_pool check_reserve check_retarget check_retire check_site check_trace
+mapping_tests = examples/osr examples/span check_batch check_fork check_osr check_pool \
+	check_reserve check_retarget check_retire check_site check_trace
 
 # Clients of the installed library.
 installcheck-local:

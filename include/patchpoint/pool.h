@@ -10,8 +10,12 @@
  * Threads: every function may be called at any time from any thread, except
  * pp_pool_destroy.  Fork: the child keeps running what it inherited, cannot
  * write the parent's code, and allocates in regions of its own; so that it runs
- * what it inherited undisturbed, each fork takes a pipe, and the parent keeps the
- * spans it frees until the child has ended or executes another program.
+ * what it inherited undisturbed, the parent keeps what was there at a fork and is
+ * freed since, until all children have ended or execute other programs; what is
+ * younger than they are goes at once.  That takes one descriptor, for any number of
+ * children, and in each of them a mapping without access; children may close all
+ * descriptors.  Children of vfork and posix_spawn, and those of _Fork and clone, which
+ * run no handlers, must not run the pool's code.
  */
 #ifndef PATCHPOINT_POOL_H
 #define PATCHPOINT_POOL_H

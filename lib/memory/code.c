@@ -216,7 +216,7 @@ pp_status pp_span_write(pp_pool *pool, pp_span *span, pp_span_place *place, pp_e
         return status;
     if (at.owner != &span_published.owner)
         return error_set(error, PP_E_BUSY, "the span is being written");
-    if (region_is_shared(at.region))
+    if (region_may_run_in_child(at.region, at.start))
         return error_set(error, PP_E_BUSY, "a child may be running the span");
     const struct span it = { at.region, at.start, at.size, at.generation };
     if (!span_pass(&it, &span_published.owner, &span_open.owner))

@@ -9,13 +9,10 @@
 #include "memory/fork.h"
 
 #include "memory/claim.h"
-#include "os/descriptor.h"
 #include "os/fault.h"
+#include "os/witness.h"
 
 #include <errno.h>
-#include <fcntl.h>
-#include <poll.h>
-#include <unistd.h>
 
 static pthread_mutex_t list_mutex = PTHREAD_MUTEX_INITIALIZER;
 static pp_pool *pools;   /* guarded by list_mutex */
@@ -23,76 +20,16 @@ static bool installed;   /* guarded by list_mutex */
 
 /* ---- children ---------------------------------------------------------- */
 
-/*
- * A pipe for each fork: the child keeps the writing end, which is closed when it
- * ends or executes something, and the parent sees the end of file.
- */
-#define WITNESSES 32
-
 static pthread_mutex_t witness_mutex = PTHREAD_MUTEX_INITIALIZER; /* the innermost lock */
-static struct descriptor witnesses[WITNESSES]; /* reading ends; guarded by witness_mutex */
-static unsigned witness_count;
-static bool witness_lost; /* there is a child without a pipe: it counts as alive for good */
-static int born[2];       /* the pipe of the fork that is going on, or -1 */
-
-static bool is_over(const struct descriptor *witness)
-{
-    struct pollfd pipe = { .fd = witness->fd };
-    return poll(&pipe, 1, 0) > 0 && (pipe.revents & POLLHUP) != 0;
-}
-
-static void drop_dead_locked(void)
-{
-    for (unsigned i = witness_count; i-- > 0;) {
-        bool lost = descriptor_check(&witnesses[i]) != 0;
-        if (!lost && !is_over(&witnesses[i]))
-            continue;
-        witness_lost |= lost;
-        descriptor_close(&witnesses[i]);
-        witnesses[i] = witnesses[--witness_count];
-    }
-}
+static struct witness witness = WITNESS_NONE; /* guarded by witness_mutex */
+static bool sharing; /* a fork is going on, and its child shares code.  Like a lock's field */
 
 bool fork_has_children(void)
 {
-    int saved = errno;
     pthread_mutex_lock(&witness_mutex);
-    drop_dead_locked();
-    bool some = witness_count > 0 || witness_lost;
+    bool some = witness_sees(&witness);
     pthread_mutex_unlock(&witness_mutex);
-    errno = saved;
     return some;
-}
-
-static void witness_prepare(void)
-{
-    pthread_mutex_lock(&witness_mutex);
-    drop_dead_locked();
-    if (witness_count == WITNESSES || fault_fires_errno(PP_FAULT_PIPE) ||
-        pipe2(born, O_CLOEXEC) != 0)
-        born[0] = born[1] = -1;
-}
-
-static void witness_parent(void)
-{
-    if (born[0] >= 0 && descriptor_own(&witnesses[witness_count], born[0]) == 0)
-        witness_count++;
-    else
-        witness_lost = true;
-    if (born[0] >= 0)
-        close(born[1]);
-    pthread_mutex_unlock(&witness_mutex);
-}
-
-/* The child's own children are another matter. */
-static void witness_child(void)
-{
-    if (born[0] >= 0)
-        close(born[0]);
-    while (witness_count > 0)
-        descriptor_close(&witnesses[--witness_count]);
-    witness_lost = false;
-    pthread_mutex_unlock(&witness_mutex);
 }
 
 /* ---- pools -------------------------------------------------------------- */
@@ -130,6 +67,15 @@ static void unlock_pool(pp_pool *pool)
     pthread_mutex_unlock(&pool->opening);
 }
 
+static bool has_shared_code(void)
+{
+    for (pp_pool *pool = pools; pool != NULL; pool = pool->next) {
+        if (pool->wx == PP_WX_DUAL || pool->wx == PP_WX_REMAP)
+            return true;
+    }
+    return false;
+}
+
 static void prepare(void)
 {
     int saved = errno;
@@ -137,13 +83,16 @@ static void prepare(void)
     for (pp_pool *pool = pools; pool != NULL; pool = pool->next)
         lock_pool(pool);
     claim_lock();
-    if (pools != NULL)
-        witness_prepare();
+    pthread_mutex_lock(&witness_mutex);
+    sharing = has_shared_code();
+    if (sharing)
+        witness_prepare(&witness);
     errno = saved;
 }
 
 static void release(void)
 {
+    pthread_mutex_unlock(&witness_mutex);
     claim_unlock();
     for (pp_pool *pool = pools; pool != NULL; pool = pool->next)
         unlock_pool(pool);
@@ -156,10 +105,10 @@ static void parent(void)
     for (pp_pool *pool = pools; pool != NULL; pool = pool->next) {
         for (struct region *region = atomic_load(&pool->regions); region != NULL;
              region = region->next)
-            region->shared = region_has_memfd(region);
+            children_arrive_locked(region);
     }
-    if (pools != NULL)
-        witness_parent();
+    if (sharing)
+        witness_parent(&witness);
     release();
     errno = saved;
 }
@@ -168,6 +117,7 @@ static void inherit(struct region *region)
 {
     region->inherited = true;
     region->idle = 0;
+    region->children.some = false;
     descriptor_close(&region->memfd);
 }
 
@@ -193,8 +143,7 @@ static void child(void)
         idle_inherit(&pool->idle);
         limit_child(&pool->limit);
     }
-    if (pools != NULL)
-        witness_child();
+    witness_child(&witness);
     release();
     errno = saved;
 }

@@ -6,7 +6,8 @@
 
 #include "error.h"
 #include "memory/backing.h"
-#include "memory/fork.h"
+#include "memory/children.h"
+#include "memory/pool.h"
 #include "memory/view.h"
 #include "os/map.h"
 
@@ -22,58 +23,18 @@ static void update_room_locked(struct region *region)
     atomic_store_explicit(&region->room, span_space_largest(&region->spans), memory_order_relaxed);
 }
 
-/*
- * A child that was forked runs the same pages of the memfd: what it may be running
- * is neither overwritten nor used again.  Without memory for the list the span
- * stays where it is for good.
- */
-static bool defer_locked(struct region *region, size_t offset)
-{
-    if (!region->shared || !fork_has_children()) {
-        region->shared = false;
-        return false;
-    }
-    if (region->limbo_count == region->limbo_capacity) {
-        size_t capacity = region->limbo_capacity * 2 + 64;
-        uint32_t *limbo = pool_meta_alloc(region->pool, capacity * sizeof *limbo);
-        if (limbo == NULL)
-            return true;
-        if (region->limbo_count > 0)
-            memcpy(limbo, region->limbo, region->limbo_count * sizeof *limbo);
-        pool_meta_free(region->pool, region->limbo, region->limbo_capacity * sizeof *limbo);
-        region->limbo = limbo;
-        region->limbo_capacity = capacity;
-    }
-    region->limbo[region->limbo_count++] = (uint32_t) (offset >> SPAN_GRANULE_SHIFT);
-    return true;
-}
-
 static void settle_locked(struct region *region)
 {
-    if (region->limbo_count == 0 || fork_has_children())
-        return;
-    region->shared = false;
-    size_t kept = 0; /* what cannot be cleared this time waits for the next */
-    for (size_t i = 0; i < region->limbo_count; i++) {
-        size_t offset = (size_t) region->limbo[i] << SPAN_GRANULE_SHIFT;
-        size_t size = span_space_extent(&region->spans, offset);
-        if (region_zap(region, region->code_lo + offset, size, NULL) != PP_OK) {
-            region->limbo[kept++] = region->limbo[i];
-            continue;
-        }
-        span_space_reclaim(&region->spans, offset);
-        backing_give_locked(region, offset, size);
-    }
-    region->limbo_count = kept;
-    update_room_locked(region);
+    if (children_settle_locked(region))
+        update_room_locked(region);
 }
 
-bool region_is_shared(struct region *region)
+bool region_may_run_in_child(struct region *region, uintptr_t exec)
 {
     pthread_mutex_lock(&region->lock);
-    bool shared = region->shared && fork_has_children();
+    bool may = children_may_run_locked(region, exec - region->code_lo);
     pthread_mutex_unlock(&region->lock);
-    return shared;
+    return may;
 }
 
 void region_settle(struct region *region)
@@ -103,6 +64,7 @@ static pp_status take_locked(struct region *region, size_t size, size_t align, c
         *exec = region->code_lo + span_space_take(&region->spans, &slot);
         *generation = region->spans.generation;
         atomic_store_explicit(&region->taken, region->taken + 1, memory_order_relaxed);
+        children_note_locked(region, *exec - region->code_lo);
         update_room_locked(region);
     }
     return status;
@@ -148,8 +110,8 @@ static pp_status release_locked(struct region *region, const struct span_info *i
 {
     uintptr_t exec = region->code_lo + info->start;
     settle_locked(region);
-    if (defer_locked(region, info->start)) {
-        span_space_retire(&region->spans, info->start);
+    if (children_may_run_locked(region, info->start)) {
+        children_wait_locked(region, info->start);
         return PP_OK;
     }
     if (region->wx == PP_WX_FLIP || info->extent <= LONG_SPAN) {
@@ -218,11 +180,18 @@ size_t region_discard(struct region *region, uintptr_t exec)
     return bytes;
 }
 
-/* The tail of a span, from `keep` on, becomes a hole. */
+/* The tail of a span, from `keep` on, becomes a hole, or waits for children. */
 static pp_status cut_locked(struct region *region, const struct span_info *info, size_t keep,
                             size_t size)
 {
     size_t tail = info->start + keep, bytes = info->extent - keep;
+    if (bytes > 0 && children_may_run_locked(region, info->start)) {
+        if (!span_space_split(&region->spans, info->start, keep))
+            return PP_E_NOMEM;
+        children_wait_locked(region, tail);
+        (void) span_space_shrink(&region->spans, info->start, size);
+        return PP_OK;
+    }
     /* The tail must not become traps and then stay the span's. */
     if (!span_space_shrink_prepare(&region->spans, info->start, size))
         return PP_E_NOMEM;
@@ -277,8 +246,11 @@ pp_status region_split(struct region *region, uintptr_t exec, uint32_t generatio
         status = at == 0 || at % unit != 0 || at >= info.size ? PP_E_ARG : PP_OK;
         if (status == PP_OK && !span_space_split(&region->spans, offset, at))
             status = PP_E_NOMEM;
-        if (status == PP_OK)
+        if (status == PP_OK) {
             *tail_generation = region->spans.generation;
+            if (!children_may_run_locked(region, offset))
+                children_note_locked(region, offset + at);
+        }
     }
     pthread_mutex_unlock(&region->lock);
     return status;
@@ -310,7 +282,7 @@ static bool init_bookkeeping(struct region *region)
 static void fini_bookkeeping(struct region *region)
 {
     span_space_fini(&region->spans);
-    pool_meta_free(region->pool, region->limbo, region->limbo_capacity * sizeof *region->limbo);
+    children_close(region);
     backing_close(region);
 }
 

@@ -13,6 +13,7 @@
 #ifndef MEMORY_REGION_H
 #define MEMORY_REGION_H
 
+#include "memory/children.h"
 #include "memory/placement.h"
 #include "memory/rule.h"
 #include "memory/span.h"
@@ -56,9 +57,7 @@ struct region {
     _Atomic uint64_t *writable;   /* PP_WX_FLIP: a bit for each page that has its write
                                      permission; changed by whoever owns the page */
     _Atomic uintptr_t published;  /* no span behind it was ever executable for anybody */
-    bool shared;                  /* a child may be running what is in the memfd; guarded by lock */
-    uint32_t *limbo;              /* starts of spans freed while `shared`, in granules; lock */
-    size_t limbo_count, limbo_capacity;
+    struct children children;     /* what they may be running; lock */
     void *link;                   /* the island table of lib/link, guarded by lock */
     void *unwind;                 /* registrations with other unwinders */
 };
@@ -122,8 +121,8 @@ pp_status region_shrink(struct region *region, uintptr_t exec, uint32_t generati
 pp_status region_split(struct region *region, uintptr_t exec, uint32_t generation, size_t at,
                        uint32_t *tail_generation);
 
-/* Whether a child may be running what is in the region. */
-bool region_is_shared(struct region *region);
+/* Whether a child may be running the span at this address. */
+bool region_may_run_in_child(struct region *region, uintptr_t exec);
 
 /* Give back a span that was never written; returns its bytes. */
 size_t region_unalloc(struct region *region, uintptr_t exec);

@@ -12,6 +12,9 @@
 
 #include <stddef.h>
 
+/* Empty, and without seals.  0, or an errno. */
+int memfd_open_unsealed(struct descriptor *memfd, const char *name);
+
 /*
  * 0, or an errno and in *call which system call gave it.  EFBIG before anything
  * is done if RLIMIT_FSIZE does not allow the size: going on would raise SIGXFSZ.
