@@ -19,6 +19,7 @@ static const struct scenario *const scenarios[] = {
     &scenario_retarget,
     &scenario_walk,
     &scenario_faults,
+    &scenario_fork,
 };
 
 enum { SCENARIO_COUNT = sizeof scenarios / sizeof scenarios[0] };

@@ -51,8 +51,8 @@ struct scenario {
     bool takes_faults;       /* --fault is for it: it knows what may be refused then */
 };
 
-extern const struct scenario scenario_faults, scenario_osr, scenario_replay, scenario_resume,
-                             scenario_retarget, scenario_walk;
+extern const struct scenario scenario_faults, scenario_fork, scenario_osr, scenario_replay,
+                             scenario_resume, scenario_retarget, scenario_walk;
 
 /* ---- what to do --------------------------------------------------------- */
 

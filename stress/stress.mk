@@ -13,6 +13,7 @@ pp_stress_SOURCES = \
 	stress/faults.c \
 	stress/faulty.c \
 	stress/faulty.h \
+	stress/fork.c \
 	stress/options.c \
 	stress/options.h \
 	stress/osr.c \
