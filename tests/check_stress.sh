@@ -121,6 +121,10 @@ expect 0 out "passed" --seed 9 --iterations 4 faults
 expect 0 out "of these, refused *[1-9]" --iterations 1 --fault 'metadata:3+*,mprotect:2+2=EACCES' faults
 expect 0 out "passed" --iterations 1 --wx flip --fault 'any:1+*' faults
 
+# ---- forks in a storm
+expect 0 out "forks / second *[1-9]" --iterations 20 --threads 2 fork
+expect 0 out "passed" --iterations 6 --threads 2 --wx flip fork
+
 # ---- bytes: near and far, shared trampolines, at most 1.03 of code and data
 page=$(getconf PAGESIZE)
 for name in tests loops; do

@@ -34,6 +34,7 @@ examples_span_LDADD = libpatchpoint.la
 if HAVE_CHECK
 check_PROGRAMS += \
 	check_batch \
+	check_code_span \
 	check_eh_frame \
 	check_emit \
 	check_environment \
@@ -76,6 +77,7 @@ check_SCRIPTS = \
 	tests/check_stress.sh
 
 check_batch_SOURCES = tests/check_batch.c tests/snippet.h
+check_code_span_SOURCES = tests/check_code_span.c tests/snippet.h tests/spans.h
 check_eh_frame_SOURCES = tests/check_eh_frame.c tests/unwind_code.h
 check_eh_frame_CPPFLAGS = $(AM_CPPFLAGS) -I$(srcdir)/tests
 check_eh_frame_LDADD = $(LDADD) $(LIBUNWIND_LIBS)
@@ -186,7 +188,8 @@ endif
 TESTS = $(check_PROGRAMS) $(check_SCRIPTS)
 
 # What depends on how code memory is mapped: make check TESTS='$(mapping_tests)'
-mapping_tests = examples/osr examples/span check_batch check_fork check_osr check_pool \
+mapping_tests = examples/osr examples/span check_batch check_code_span check_fork check_osr \
+	check_pool \
 	check_reserve check_retarget check_retire check_site check_trace
 
 # Clients of the installed library.
