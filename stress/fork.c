@@ -23,6 +23,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -53,6 +54,7 @@ struct show {
     pp_pool *pool;
     pp_symbol symbol;         /* leads to `same`; in a child, then to `other` */
     pp_wx wx;
+    bool can_forget;          /* the system keeps mappings from children when asked to */
     struct slot standing[STANDING];
     struct churner *churners;
     unsigned count;
@@ -335,7 +337,7 @@ static enum verdict try_to_write(struct show *show)
     pp_span_place place = { .size = sizeof place };
     const struct slot *span = &show->standing[0];
     bool shared = show->wx == PP_WX_DUAL || show->wx == PP_WX_REMAP;
-    if (shared && !store_faults((uintptr_t) show->open_place.write))
+    if (shared && show->can_forget && !store_faults((uintptr_t) show->open_place.write))
         return STORE;
     if (show->wx != PP_WX_RWX && !store_faults((uintptr_t) atomic_load(&span->run)))
         return STORE;
@@ -495,6 +497,27 @@ static void fork_all(struct show *show, struct forks *forks)
 
 /* ---- the scenario ----------------------------------------------------------------------- */
 
+/* There are emulators that do not. */
+static bool can_forget_mappings(void)
+{
+    size_t size = (size_t) sysconf(_SC_PAGESIZE);
+    void *page = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+    if (page == MAP_FAILED)
+        return false;
+    bool forgets = false;
+    if (madvise(page, size, MADV_DONTFORK) == 0) {
+        int status = 0;
+        unsigned char resident;
+        pid_t pid = fork();
+        if (pid == 0)
+            _exit(mincore(page, size, &resident) != 0);
+        forgets = pid > 0 && waitpid(pid, &status, 0) == pid && WIFEXITED(status) &&
+                  WEXITSTATUS(status) == 1;
+    }
+    munmap(page, size);
+    return forgets;
+}
+
 static bool open_show(struct show *show)
 {
     struct stress *stress = show->stress;
@@ -503,6 +526,9 @@ static bool open_show(struct show *show)
     pp_pool_stats stats = { .size = sizeof stats };
     pp_span_desc desc = { .size = sizeof desc, .bytes = 256 };
     options.branch_range = 1;
+    show->can_forget = can_forget_mappings();
+    if (!show->can_forget)
+        stress_note(stress, "children have all mappings here: the write view is not tried");
     if (pp_pool_create(&options, &show->pool) != PP_OK) {
         stress_fail(stress, "pool: %s", error.text);
         return false;
