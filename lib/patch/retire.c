@@ -129,11 +129,8 @@ static pp_status retire_span_locked(pp_pool *pool, const struct code_place *plac
     record->span = (struct span){ place->region, place->start, place->size, place->generation };
     atomic_store_explicit(&record->retired.ticket, next_ticket(&pool->retirement),
                           memory_order_relaxed);
-    /* A free beside this call looks at the owner under the same lock. */
-    pthread_mutex_lock(&place->region->lock);
-    bool passed = span_pass(&record->span, place->owner, &record->owner);
-    pthread_mutex_unlock(&place->region->lock);
-    if (!passed) {
+    /* A free beside this call looks at the owner under the region's lock, as this does. */
+    if (!span_pass(&record->span, place->owner, &record->owner)) {
         give_record_locked(pool, record);
         return PP_E_STALE;
     }
