@@ -106,14 +106,14 @@ static size_t count_backed(const struct region *region, size_t first, size_t las
     return count;
 }
 
-/* Bytes of backed pages that touch [offset, offset + size) and lie in the hole around it. */
-static size_t idle_around_locked(const struct region *region, size_t offset, size_t size)
+/* Bytes of backed pages that touch [offset, offset + size) and lie in a hole. */
+static size_t idle_in_locked(const struct region *region, size_t offset, size_t size, size_t hole,
+                             size_t hole_size)
 {
-    size_t page = map_page_size(), lo, bytes;
-    if (!span_space_hole_at(&region->spans, offset, &lo, &bytes))
-        return 0;
-    size_t first = (lo + page - 1) / page, last = (lo + bytes) / page;
-    size_t from = offset / page, to = (offset + size + page - 1) / page;
+    size_t page = map_page_size();
+    unsigned shift = (unsigned) __builtin_ctzl(page);
+    size_t first = (hole + page - 1) >> shift, last = (hole + hole_size) >> shift;
+    size_t from = offset >> shift, to = (offset + size + page - 1) >> shift;
     first = first > from ? first : from;
     last = last < to ? last : to;
     return first < last ? count_backed(region, first, last) * page : 0;
@@ -125,20 +125,21 @@ static void add_idle_locked(struct region *region, size_t bytes)
     pool_add_idle(region->pool, bytes);
 }
 
-void backing_take_locked(struct region *region, size_t offset, size_t size)
+void backing_take_locked(struct region *region, size_t offset, size_t size, size_t hole,
+                         size_t hole_size)
 {
     if (region->idle == 0)
         return;
-    size_t bytes = idle_around_locked(region, offset, size);
+    size_t bytes = idle_in_locked(region, offset, size, hole, hole_size);
     if (bytes != 0)
         add_idle_locked(region, -bytes);
 }
 
 void backing_give_locked(struct region *region, size_t offset, size_t size)
 {
-    if (region->inherited)
-        return;
-    size_t bytes = idle_around_locked(region, offset, size);
+    size_t hole, hole_size, bytes = 0;
+    if (!region->inherited && span_space_hole_at(&region->spans, offset, &hole, &hole_size))
+        bytes = idle_in_locked(region, offset, size, hole, hole_size);
     if (bytes != 0)
         add_idle_locked(region, bytes);
 }

@@ -33,10 +33,11 @@ void backing_forget_locked(struct region *region, uintptr_t exec, size_t size);
 void backing_fill_traps(uint8_t *bytes, size_t size);
 
 /*
- * Idle pages are counted: before [offset, offset + size) is taken from a hole, and
- * after it has become part of one.
+ * Idle pages are counted: when [offset, offset + size) is taken from a hole, which is
+ * given, and after it has become part of one.
  */
-void backing_take_locked(struct region *region, size_t offset, size_t size);
+void backing_take_locked(struct region *region, size_t offset, size_t size, size_t hole,
+                         size_t hole_size);
 void backing_give_locked(struct region *region, size_t offset, size_t size);
 
 /* Traps over [exec, exec + size), which nobody runs, where there is memory behind it. */

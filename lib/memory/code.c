@@ -19,16 +19,12 @@
 
 const struct owner_tag span_open = { { OWNER_SPAN_OPEN } };
 const struct owner_tag span_published = { { OWNER_SPAN } };
+const struct owner_tag span_any = { { OWNER_SPAN } };
 
 /* Of a batch that is being published: so that a span that is in it twice is found. */
 static const struct owner_tag span_claimed = { { OWNER_SPAN_OPEN } };
 
 /* ---- finding ---------------------------------------------------------- */
-
-static bool is_host_span(const struct owner *owner)
-{
-    return owner != NULL && (owner->kind == OWNER_SPAN || owner->kind == OWNER_SPAN_OPEN);
-}
 
 pp_status span_find(const pp_pool *pool, const pp_span *handle, struct code_place *place)
 {
@@ -37,7 +33,7 @@ pp_status span_find(const pp_pool *pool, const pp_span *handle, struct code_plac
         return status;
     if (place->region->pool != pool)
         return PP_E_FAULT;
-    return is_host_span(place->owner) ? PP_OK : PP_E_STALE;
+    return owner_is_host(place->owner) ? PP_OK : PP_E_STALE;
 }
 
 /* One that may be changed: not from before a fork. */
@@ -74,7 +70,7 @@ pp_status pp_span_get_place(const pp_span *span, pp_span_place *place)
     pp_status status = code_handle_find((uintptr_t) span, &at);
     if (status != PP_OK)
         return status;
-    if (!is_host_span(at.owner))
+    if (!owner_is_host(at.owner))
         return PP_E_STALE;
     fill_place(place, at.region, at.start, at.size,
                at.owner->kind == OWNER_SPAN_OPEN && !at.region->inherited);
@@ -170,6 +166,22 @@ static pp_status claim(const pp_pool *pool, pp_span *const *spans, size_t count,
     return PP_OK;
 }
 
+/* One alone: nobody else has it, and it need not be claimed. */
+static pp_status publish_one(const pp_pool *pool, const pp_span *handle, pp_error *error)
+{
+    struct code_place place;
+    pp_status status = find_ours(pool, handle, &place, error);
+    if (status != PP_OK)
+        return status;
+    if (place.owner != &span_open.owner)
+        return error_set(error, PP_E_ARG, "the span is published");
+    const struct span span = { place.region, place.start, place.size, place.generation };
+    status = region_publish(&span, 1, error);
+    if (status == PP_OK || !region_is_writable(&span))
+        (void) span_pass(&span, &span_open.owner, &span_published.owner);
+    return status;
+}
+
 static pp_status publish(const pp_pool *pool, pp_span *const *spans, size_t count,
                          struct span *batch, pp_error *error)
 {
@@ -195,6 +207,8 @@ pp_status pp_span_publish(pp_pool *pool, pp_span *const *spans, size_t count, pp
         return error_set(error, PP_E_ARG, "a batch of %zu spans", count);
     if (count == 0)
         return PP_OK;
+    if (count == 1)
+        return publish_one(pool, spans[0], error);
     if (count > BATCH_INLINE)
         batch = pool_meta_alloc(pool, count * sizeof *batch);
     if (batch == NULL)
@@ -255,9 +269,8 @@ pp_status pp_span_split(pp_pool *pool, pp_span *span, size_t at, pp_span **tail)
 
 pp_status pp_span_free(pp_pool *pool, pp_span *span)
 {
-    struct code_place place;
-    if (pool == NULL)
+    if (pool == NULL || span == NULL)
         return PP_E_ARG;
-    pp_status status = span_find(pool, span, &place);
-    return status == PP_OK ? pool_free_at(&place, NULL) : status;
+    return pool_free_span(pool, code_handle_address((uintptr_t) span),
+                          code_handle_generation((uintptr_t) span), &span_any.owner);
 }

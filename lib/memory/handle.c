@@ -28,6 +28,13 @@ uintptr_t code_handle_address(uintptr_t handle)
     return address & ~(((uintptr_t) 1 << GENERATION_LOW_BITS) - 1);
 }
 
+uint32_t code_handle_generation(uintptr_t handle)
+{
+    uint32_t low = handle & ((1u << GENERATION_LOW_BITS) - 1);
+
+    return low | (uint32_t) (handle >> ADDRESS_BITS) << GENERATION_LOW_BITS;
+}
+
 pp_status code_handle_find(uintptr_t handle, struct code_place *place)
 {
     uintptr_t address = code_handle_address(handle);

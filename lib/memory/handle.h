@@ -13,6 +13,7 @@
 
 uintptr_t code_handle(uintptr_t start, uint32_t generation);
 uintptr_t code_handle_address(uintptr_t handle);
+uint32_t code_handle_generation(uintptr_t handle);
 
 /*
  * Find the live span of a handle.  PP_E_ARG for 0, PP_E_STALE, PP_E_FAULT (no

@@ -7,6 +7,8 @@
 #ifndef MEMORY_OWNER_H
 #define MEMORY_OWNER_H
 
+#include <stdbool.h>
+#include <stddef.h>
 #include <stdint.h>
 
 enum owner_kind {
@@ -25,5 +27,13 @@ struct owner_tag {
     _Alignas(16) struct owner owner;
 };
 extern const struct owner_tag span_open, span_published;
+
+/* Stands for each of them where one is asked for; no span has it. */
+extern const struct owner_tag span_any;
+
+static inline bool owner_is_host(const struct owner *owner)
+{
+    return owner != NULL && (owner->kind == OWNER_SPAN || owner->kind == OWNER_SPAN_OPEN);
+}
 
 #endif

@@ -383,6 +383,15 @@ pp_status pool_free(pp_pool *pool, uintptr_t exec)
     return free_in(region, exec, 0, NULL, NULL);
 }
 
+pp_status pool_free_span(pp_pool *pool, uintptr_t exec, uint32_t generation,
+                         const struct owner *owner)
+{
+    struct region *region = region_at(exec);
+    if (region == NULL || region->pool != pool)
+        return PP_E_FAULT;
+    return generation == 0 ? PP_E_STALE : free_in(region, exec, generation, owner, NULL);
+}
+
 pp_status pool_free_at(const struct code_place *place, pp_error *error)
 {
     return free_in(place->region, place->start, place->generation, place->owner, error);

@@ -53,6 +53,11 @@ pp_status pool_free(pp_pool *pool, uintptr_t exec);
 
 /* The same for the span that was found at `place`, and no other that is there by now. */
 pp_status pool_free_at(const struct code_place *place, pp_error *error);
+
+/* The same for a handle's parts; `owner` as region_free has it. */
+pp_status pool_free_span(pp_pool *pool, uintptr_t exec, uint32_t generation,
+                         const struct owner *owner);
+
 pp_status pool_shrink_at(const struct code_place *place, size_t size);
 
 /*

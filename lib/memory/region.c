@@ -60,7 +60,9 @@ static pp_status take_locked(struct region *region, size_t size, size_t align, c
     case SPAN_FOUND:
         slot.owner = owner;
         backing_take_locked(region, (size_t) slot.start << region->spans.shift,
-                            (size_t) slot.units << region->spans.shift);
+                            (size_t) slot.units << region->spans.shift,
+                            (size_t) slot.hole.start << region->spans.shift,
+                            (size_t) (slot.hole.end - slot.hole.start) << region->spans.shift);
         *exec = region->code_lo + span_space_take(&region->spans, &slot);
         *generation = region->spans.generation;
         atomic_store_explicit(&region->taken, region->taken + 1, memory_order_relaxed);
@@ -135,18 +137,23 @@ static bool is_generation(const struct span_info *info, uint32_t generation)
     return generation == 0 || info->generation == generation;
 }
 
+static bool is_owner(const struct span_info *info, const struct owner *owner)
+{
+    if (owner == &span_any.owner)
+        return owner_is_host(info->owner);
+    return owner == NULL || info->owner == owner;
+}
+
 pp_status region_free(struct region *region, uintptr_t exec, uint32_t generation,
-                      const void *owner, size_t *bytes, pp_error *error)
+                      const struct owner *owner, size_t *bytes, pp_error *error)
 {
     struct span_info info;
     size_t offset = exec - region->code_lo;
     pthread_mutex_lock(&region->lock);
     pp_status status = PP_E_STALE;
-    if (!span_space_at(&region->spans, offset, &info))
-        error_set(error, status, "no live span holds this address");
-    else if (info.start != offset)
-        error_set(error, status, "the address is %zu bytes into a span", offset - info.start);
-    else if (!is_generation(&info, generation) || (owner != NULL && info.owner != owner))
+    if (!span_space_starting(&region->spans, offset, &info))
+        error_set(error, status, "no live span begins at this address");
+    else if (!is_generation(&info, generation) || !is_owner(&info, owner))
         error_set(error, status, "another span is there by now");
     else
         status = release_locked(region, &info, error);
@@ -221,8 +228,7 @@ pp_status region_shrink(struct region *region, uintptr_t exec, uint32_t generati
     size_t offset = exec - region->code_lo, unit = (size_t) 1 << region->spans.shift;
     pthread_mutex_lock(&region->lock);
     pp_status status = PP_E_STALE;
-    if (span_space_at(&region->spans, offset, &info) && info.start == offset &&
-        is_generation(&info, generation)) {
+    if (span_space_starting(&region->spans, offset, &info) && is_generation(&info, generation)) {
         size_t keep = (size + unit - 1) & -unit;
         status = size == 0 || size > info.size ? PP_E_ARG : PP_OK;
         if (status == PP_OK)
@@ -241,8 +247,7 @@ pp_status region_split(struct region *region, uintptr_t exec, uint32_t generatio
     size_t offset = exec - region->code_lo, unit = (size_t) 1 << region->spans.shift;
     pthread_mutex_lock(&region->lock);
     pp_status status = PP_E_STALE;
-    if (span_space_at(&region->spans, offset, &info) && info.start == offset &&
-        is_generation(&info, generation)) {
+    if (span_space_starting(&region->spans, offset, &info) && is_generation(&info, generation)) {
         status = at == 0 || at % unit != 0 || at >= info.size ? PP_E_ARG : PP_OK;
         if (status == PP_OK && !span_space_split(&region->spans, offset, at))
             status = PP_E_NOMEM;

@@ -14,6 +14,7 @@
 #define MEMORY_REGION_H
 
 #include "memory/children.h"
+#include "memory/owner.h"
 #include "memory/placement.h"
 #include "memory/rule.h"
 #include "memory/span.h"
@@ -107,10 +108,10 @@ pp_status region_alloc(struct region *region, bool wait, size_t size, size_t ali
 
 /*
  * PP_E_STALE: no live span starts there, or one of another generation or owner; 0 and
- * NULL stand for any.  *bytes receives what was given back.
+ * NULL stand for any, span_any for any of the host's.  *bytes receives what was given back.
  */
 pp_status region_free(struct region *region, uintptr_t exec, uint32_t generation,
-                      const void *owner, size_t *bytes, pp_error *error);
+                      const struct owner *owner, size_t *bytes, pp_error *error);
 pp_status region_shrink(struct region *region, uintptr_t exec, uint32_t generation, size_t size,
                         size_t *bytes);
 

@@ -22,12 +22,16 @@ static void file_hole(struct span_space *space, uint32_t start, uint32_t end)
 {
     size_classes_add_hole(&space->classes, bytes_of(space, end - start));
     holes_insert(&space->holes, &space->extents, start, end - start);
+    space->latest = start;
+    space->latest_end = end;
 }
 
 static void unfile_hole(struct span_space *space, const struct extent *hole)
 {
     size_classes_drop_hole(&space->classes, bytes_of(space, hole->end - hole->start));
     holes_remove(&space->holes, &space->extents, hole);
+    if (hole->start == space->latest)
+        space->latest_end = space->latest;
 }
 
 /* The last bucket of [start, end) leads to its first. */
@@ -197,6 +201,19 @@ static bool find_live(const struct span_space *space, size_t offset, struct exte
 static uint32_t slack_of(const struct extent *at)
 {
     return slack_from(extent_info(at), extent_word(at));
+}
+
+bool span_space_starting(const struct span_space *space, size_t offset, struct span_info *info)
+{
+    struct extent at;
+    if (!find_live(space, offset, &at))
+        return false;
+    info->start = offset;
+    info->extent = bytes_of(space, at.end - at.start);
+    info->size = info->extent - slack_of(&at);
+    info->owner = word_owner(extent_word(&at));
+    info->generation = info_generation(extent_info(&at));
+    return true;
 }
 
 bool span_space_set_owner(struct span_space *space, size_t offset, const void *owner)
@@ -452,13 +469,18 @@ size_t span_space_largest(const struct span_space *space)
 bool span_space_hole_at(const struct span_space *space, size_t offset, size_t *start,
                         size_t *size)
 {
-    struct extent at;
-    if (offset >> space->shift >= space->extents.units)
-        return false;
-    extents_holding(&space->extents, (uint32_t) (offset >> space->shift), &at);
+    size_t unit = offset >> space->shift;
+    struct extent at = { .start = space->latest, .end = space->latest_end };
+    bool holds = unit >= at.start && unit < at.end;
+    if (!holds) {
+        if (unit >= space->extents.units)
+            return false;
+        extents_holding(&space->extents, (uint32_t) unit, &at);
+        holds = is_hole(&at);
+    }
     *start = bytes_of(space, at.start);
     *size = bytes_of(space, at.end - at.start);
-    return is_hole(&at);
+    return holds;
 }
 
 bool span_space_next_hole(const struct span_space *space, size_t *offset, size_t *size)

@@ -35,6 +35,7 @@ struct span_space {
     struct extents extents;
     struct holes holes;
     uint32_t generation;         /* of the latest allocation */
+    uint32_t latest, latest_end; /* the hole that was filed last, in units; empty: it is gone */
     size_t spans;                /* live ones */
     size_t used;                 /* bytes, whole units */
     size_t requested;            /* bytes as asked for */
@@ -77,6 +78,9 @@ struct span_info {
 
 /* The live span that holds this offset.  Lock-free, async-signal-safe. */
 bool span_space_at(const struct span_space *space, size_t offset, struct span_info *info);
+
+/* The live span that starts at this offset, for who changes the space. */
+bool span_space_starting(const struct span_space *space, size_t offset, struct span_info *info);
 
 /* The span that starts at `offset` goes.  False, and nothing changed: none does. */
 bool span_space_free(struct span_space *space, size_t offset);
