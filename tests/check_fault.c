@@ -52,7 +52,7 @@ static const struct { const char *text; size_t count; pp_fault faults[3]; } good
     { "any:1+*=EIO", 1, { { PP_FAULT_ANY, EIO, 1, 0 } } },
     { "memfd_create:281474976710655=38", 1,
       { { PP_FAULT_MEMFD_CREATE, ENOSYS, 281474976710655, 1 } } },
-    { "pipe:1,pipe:1", 2, { { PP_FAULT_PIPE, 0, 1, 1 }, { PP_FAULT_PIPE, 0, 1, 1 } } },
+    { "fcntl:1,fcntl:1", 2, { { PP_FAULT_FCNTL, 0, 1, 1 }, { PP_FAULT_FCNTL, 0, 1, 1 } } },
 };
 
 START_TEST(text_is_understood)
@@ -156,13 +156,13 @@ START_TEST(the_calls_named_fail)
     set("mmap:3,mmap:5+2,open:2+*");
     ck_assert_str_eq(ask(PP_FAULT_MMAP, 9), "001011000");
     ck_assert_str_eq(ask(PP_FAULT_OPEN, 5), "01111");
-    ck_assert_str_eq(ask(PP_FAULT_PIPE, 3), "000");
+    ck_assert_str_eq(ask(PP_FAULT_FCNTL, 3), "000");
     ck_assert_uint_eq(pp_fault_seen(PP_FAULT_MMAP), 9);
     ck_assert_uint_eq(pp_fault_hit(PP_FAULT_MMAP), 3);
     ck_assert_uint_eq(pp_fault_seen(PP_FAULT_OPEN), 5);
     ck_assert_uint_eq(pp_fault_hit(PP_FAULT_OPEN), 4);
-    ck_assert_uint_eq(pp_fault_seen(PP_FAULT_PIPE), 3);
-    ck_assert_uint_eq(pp_fault_hit(PP_FAULT_PIPE), 0);
+    ck_assert_uint_eq(pp_fault_seen(PP_FAULT_FCNTL), 3);
+    ck_assert_uint_eq(pp_fault_hit(PP_FAULT_FCNTL), 0);
     ck_assert_uint_eq(pp_fault_seen(PP_FAULT_ANY), 17);
     ck_assert_uint_eq(pp_fault_hit(PP_FAULT_ANY), 7);
     ck_assert_uint_eq(pp_fault_seen((pp_fault_call) -1), 0);
@@ -191,7 +191,7 @@ START_TEST(each_call_has_its_usual_errno)
         [PP_FAULT_MMAP] = ENOMEM, [PP_FAULT_MPROTECT] = ENOMEM, [PP_FAULT_MADVISE] = ENOMEM,
         [PP_FAULT_MEMFD_CREATE] = EMFILE, [PP_FAULT_FTRUNCATE] = EFBIG,
         [PP_FAULT_FALLOCATE] = ENOSPC, [PP_FAULT_FCNTL] = EPERM, [PP_FAULT_MEMBARRIER] = EPERM,
-        [PP_FAULT_METADATA] = ENOMEM, [PP_FAULT_OPEN] = EMFILE, [PP_FAULT_PIPE] = EMFILE,
+        [PP_FAULT_METADATA] = ENOMEM, [PP_FAULT_OPEN] = EMFILE,
     };
     for (int i = 0; i < PP_FAULT_CALLS; i++) {
         int number = 0;

@@ -36,7 +36,6 @@ typedef enum pp_fault_call {
     PP_FAULT_MEMBARRIER,    /* EPERM */
     PP_FAULT_METADATA,      /* ENOMEM: bookkeeping, and what else the C library allocates for it */
     PP_FAULT_OPEN,          /* EMFILE: the list of mappings */
-    PP_FAULT_PIPE,          /* EMFILE: no operation asks for one */
     PP_FAULT_CALLS          /* how many there are; in a script: any of them, counted together */
 } pp_fault_call;
 

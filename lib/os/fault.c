@@ -50,7 +50,6 @@ static const struct { const char *name; int error; } calls[COUNTERS] = {
     [PP_FAULT_MEMBARRIER] = { "membarrier", EPERM },
     [PP_FAULT_METADATA] = { "metadata", ENOMEM },
     [PP_FAULT_OPEN] = { "open", EMFILE },
-    [PP_FAULT_PIPE] = { "pipe", EMFILE },
     [PP_FAULT_ANY] = { "any", 0 },
 };
 
