@@ -207,13 +207,17 @@ static pp_status cut_locked(struct region *region, const struct span_info *info,
         if (status != PP_OK)
             return status;
     } else {
+        /* Before others get the lock: they may free the span meanwhile. */
         if (!span_space_split(&region->spans, info->start, keep))
             return PP_E_NOMEM;
+        (void) span_space_shrink(&region->spans, info->start, size);
         span_space_retire(&region->spans, tail);
         pthread_mutex_unlock(&region->lock);
         region_zap(region, region->code_lo + tail, bytes, NULL);
         pthread_mutex_lock(&region->lock);
         span_space_reclaim(&region->spans, tail);
+        became_hole_locked(region, tail, bytes);
+        return PP_OK;
     }
     (void) span_space_shrink(&region->spans, info->start, size);
     if (bytes > 0)

@@ -365,9 +365,13 @@ bool span_space_shrink(struct span_space *space, size_t offset, size_t size)
     if (size > old)
         return false;
     uint32_t slack = (uint32_t) (bytes_of(space, kept) - size);
-    if (!prepare_cut(space, &at, cut))
+    /* The slack of small pages is all in the info, which changes in one step. */
+    bool in_place = cut == at.end && slack >> 12 == slack_of(&at) >> 12;
+    if (!in_place && !prepare_cut(space, &at, cut))
         return false;
-    if (cut < at.end) {
+    if (in_place) {
+        extent_set_info(&at, info_pack(info_generation(extent_info(&at)), slack));
+    } else if (cut < at.end) {
         const struct extent_record rest = { cut, INFO_HOLE, 0 };
         bool joins = extents_next(extents, &at, &after) && is_hole(&after);
         if (joins)
