@@ -13,7 +13,7 @@
 #include <string.h>
 #include <sys/random.h>
 
-enum { OPTION_CHURN = 256, OPTION_FORM, OPTION_WX, OPTION_FAULT };
+enum { OPTION_CHURN = 256, OPTION_FORM, OPTION_WX, OPTION_LIVE, OPTION_FAULT };
 
 static const struct option long_options[] = {
     { "seed", required_argument, NULL, 's' },
@@ -25,6 +25,7 @@ static const struct option long_options[] = {
     { "churn", no_argument, NULL, OPTION_CHURN },
     { "form", required_argument, NULL, OPTION_FORM },
     { "wx", required_argument, NULL, OPTION_WX },
+    { "live", required_argument, NULL, OPTION_LIVE },
     { "fault", required_argument, NULL, OPTION_FAULT },
     { "help", no_argument, NULL, 'h' },
     { "version", no_argument, NULL, 'V' },
@@ -45,6 +46,7 @@ static const char usage[] =
     "      --churn          replay: also free and link traces again at random\n"
     "      --form=FORM      replay: calls by relative branch (plt) or through a literal (got)\n"
     "      --wx=MODE        how code memory is written: auto, dual, remap, flip or rwx\n"
+    "      --live=N         memory: so many traces at a time, instead of spans that come and go\n"
     "      --fault=SCRIPT   faults: requests that fail, such as mmap:3,metadata:5+2=ENOMEM\n"
     "  -h, --help           print this help and exit\n"
     "  -V, --version        print the version and exit\n"
@@ -156,6 +158,8 @@ static bool parse_option(int letter, struct stress_options *options)
         word = parse_word("wx", optarg, modes);
         options->wx = (pp_wx) word;
         return word >= 0;
+    case OPTION_LIVE:
+        return parse_number("live", optarg, 1, 100000000, &options->live);
     case OPTION_FAULT:
         return parse_script(optarg, options);
     default:

@@ -16,6 +16,7 @@ static const struct scenario *const scenarios[] = {
     &scenario_replay,
     &scenario_osr,
     &scenario_resume,
+    &scenario_memory,
     &scenario_retarget,
     &scenario_walk,
     &scenario_faults,

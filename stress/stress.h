@@ -33,6 +33,7 @@ struct stress_options {
     bool quiet;              /* no progress, no tables; failures and the seed only */
     bool churn;              /* replay: free and link again at random */
     enum stress_form form;   /* replay: how code refers to symbols */
+    uint64_t live;           /* memory: traces alive at a time; 0: spans that come and go */
     const char *fault;       /* text of the script of faults, or NULL */
     pp_wx wx;                /* for every pool that a scenario creates */
     char *const *files;      /* operands behind the scenario */
@@ -51,8 +52,8 @@ struct scenario {
     bool takes_faults;       /* --fault is for it: it knows what may be refused then */
 };
 
-extern const struct scenario scenario_faults, scenario_fork, scenario_osr, scenario_replay,
-                             scenario_resume, scenario_retarget, scenario_walk;
+extern const struct scenario scenario_faults, scenario_fork, scenario_memory, scenario_osr,
+                             scenario_replay, scenario_resume, scenario_retarget, scenario_walk;
 
 /* ---- what to do --------------------------------------------------------- */
 

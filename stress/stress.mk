@@ -14,6 +14,9 @@ pp_stress_SOURCES = \
 	stress/faulty.c \
 	stress/faulty.h \
 	stress/fork.c \
+	stress/live.c \
+	stress/live.h \
+	stress/memory.c \
 	stress/options.c \
 	stress/options.h \
 	stress/osr.c \

@@ -121,6 +121,12 @@ expect 0 out "passed" --seed 9 --iterations 4 faults
 expect 0 out "of these, refused *[1-9]" --iterations 1 --fault 'metadata:3+*,mprotect:2+2=EACCES' faults
 expect 0 out "passed" --iterations 1 --wx flip --fault 'any:1+*' faults
 
+# ---- spans that come and go, and traces that stay
+expect 0 out "spans alive at the end *[1-9]" --iterations 2 memory
+expect 0 out "passed" --iterations 1 --threads 2 --wx flip memory
+expect 0 out "mappings of a region, at most *[1-7]" --live 20000 memory
+expect 2 err "--live: '0' is not a number" --live 0 memory
+
 # ---- forks in a storm
 expect 0 out "forks / second *[1-9]" --iterations 20 --threads 2 fork
 expect 0 out "passed" --iterations 6 --threads 2 --wx flip fork
