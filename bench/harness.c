@@ -35,6 +35,7 @@ void bench_begin(struct bench *bench, int argc, char **argv)
     }
     if (bench->rounds == 0)
         bench->rounds = bench->quick ? 3 : 9;
+    setvbuf(stdout, NULL, _IOLBF, 0); /* a run is long enough to be watched */
     if (sched_getaffinity(0, sizeof allowed, &allowed) != 0)
         CPU_ZERO(&allowed);
     bench_pin(bench_processors() - 1);

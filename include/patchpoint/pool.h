@@ -68,7 +68,8 @@ typedef struct pp_pool_options {
     pp_limit_fn *on_limit;   /* NULL, or asked before a call fails for want of memory */
     void *on_limit_host;     /* its last argument */
     size_t idle_bytes;       /* memory that is kept behind freed code, before pages go back to the
-                                system; 0: a sixteenth of region_bytes; SIZE_MAX: all is kept */
+                                system; 0: a sixteenth of region_bytes, or an eighth of what
+                                is committed if that is more; SIZE_MAX: all is kept */
     const char *name;        /* in the names of mappings; NULL: "patchpoint"; at most 47 characters,
                                 printable ASCII without [ ] \ $ ` */
     uint64_t placement_seed; /* tests: 0: the nearest gap; else gaps in an order drawn from it */

@@ -9,6 +9,7 @@
 void idle_init(struct idle *idle, size_t keep, size_t region_bytes)
 {
     idle->keep = keep == 0 ? region_bytes / 16 : keep;
+    idle->relative = keep == 0;
     atomic_init(&idle->bytes, 0);
     atomic_init(&idle->limit, idle->keep);
     atomic_init(&idle->trimming, false);
@@ -47,6 +48,15 @@ static void trim(pp_pool *pool, size_t keep)
     }
 }
 
+static size_t keep_of(pp_pool *pool)
+{
+    size_t committed = 0;
+    struct region *region = atomic_load_explicit(&pool->regions, memory_order_acquire);
+    for (; region != NULL && pool->idle.relative; region = region->next)
+        committed += atomic_load_explicit(&region->committed, memory_order_relaxed);
+    return committed / 8 > pool->idle.keep ? committed / 8 : pool->idle.keep;
+}
+
 void pool_trim(pp_pool *pool)
 {
     struct idle *idle = &pool->idle;
@@ -54,11 +64,12 @@ void pool_trim(pp_pool *pool)
         bytes_of(idle) <= atomic_load_explicit(&idle->limit, memory_order_relaxed) ||
         atomic_exchange_explicit(&idle->trimming, true, memory_order_acquire))
         return;
-    trim(pool, idle->keep / 2);
+    size_t keep = keep_of(pool);
+    if (bytes_of(idle) > keep)
+        trim(pool, keep / 2);
     /* What could not be given back is not tried again before there is more of it. */
-    size_t left = bytes_of(idle), limit = left + idle->keep / 2;
-    atomic_store_explicit(&idle->limit, limit > idle->keep ? limit : idle->keep,
-                          memory_order_relaxed);
+    size_t left = bytes_of(idle), limit = left + keep / 2;
+    atomic_store_explicit(&idle->limit, limit > keep ? limit : keep, memory_order_relaxed);
     atomic_store_explicit(&idle->trimming, false, memory_order_release);
 }
 

@@ -16,6 +16,7 @@
 
 struct idle {
     size_t keep;             /* constant: bytes that may be idle; SIZE_MAX: all */
+    bool relative;           /* constant: an eighth of what is committed may be, too */
     atomic_size_t limit;     /* of `bytes`, where trimming begins */
     char apart[64];          /* what changes often is in no line with what everybody reads */
     atomic_size_t bytes;     /* that are idle */
@@ -24,7 +25,10 @@ struct idle {
     atomic_size_t decommits; /* number of times that pages went back */
 };
 
-/* `keep` as in the options: 0 is a sixteenth of a region. */
+/*
+ * `keep` as in the options: 0 is a sixteenth of a region, or an eighth of what is
+ * committed if that is more.
+ */
 void idle_init(struct idle *idle, size_t keep, size_t region_bytes);
 
 /* So many bytes more are idle, or fewer.  May be called with any lock held. */
