@@ -56,7 +56,7 @@ static void start(pp_wx wx, bool far)
         descs[i] = snippet_desc(&snippets[i]);
         descs[i].frame = &rules[i % RULES];
         descs[i].error = &reason;
-        descs[i].name = name;
+        descs[i].name = "of a batch";
         pointers[i] = &descs[i];
         traces[i] = NULL;
     }
