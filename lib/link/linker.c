@@ -143,6 +143,8 @@ pp_status linker_take_shared(struct link *link, struct plan *plan, const struct 
     if (needs == NULL)
         return error_set(plan->error, PP_E_NOMEM, "no memory for the symbols of a trace");
     plan_needs(plan, needs);
+    /* A child forked after the next step has to know where the references are. */
+    trace->span = *span;
     if (!trace_reserve_refs(plan->pool, trace, plan->shared_count))
         status = error_set(plan->error, PP_E_NOMEM, "no memory for references to an island");
     else if (plan->shared_count != 0)
