@@ -8,6 +8,7 @@
  *   pool.h        executable memory near the runtime, write-xor-execute kept
  *   span.h        code memory for hosts that link by themselves
  *   trace.h       symbols, relocations, and code that is linked and published
+ *   patch.h       published code that is changed while threads run it
  *   retire.h      code that is given up while threads may run it
  *   site.h        patchpoints: counters, triggers, one winner that compiles
  *   osr.h         entries of optimized code, frame rules, and resuming
@@ -34,6 +35,7 @@
 #include <patchpoint/frame.h>
 #include <patchpoint/layout.h>
 #include <patchpoint/osr.h>
+#include <patchpoint/patch.h>
 #include <patchpoint/pool.h>
 #include <patchpoint/retire.h>
 #include <patchpoint/site.h>

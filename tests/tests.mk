@@ -43,6 +43,7 @@ check_PROGRAMS += \
 	check_isa \
 	check_lookup \
 	check_osr \
+	check_patch \
 	check_placement \
 	check_pool \
 	check_recording \
@@ -90,6 +91,7 @@ check_lookup_SOURCES = tests/check_lookup.c
 check_osr_SOURCES = tests/check_osr.c
 check_osr_CPPFLAGS = $(AM_CPPFLAGS) -I$(top_srcdir)
 check_osr_LDADD = libstress.la $(LDADD)
+check_patch_SOURCES = tests/check_patch.c tests/snippet.h
 check_placement_SOURCES = tests/check_placement.c tests/sanitized.h tests/spans.h
 check_pool_SOURCES = tests/check_pool.c tests/sanitized.h tests/spans.h
 check_recording_SOURCES = tests/check_recording.c

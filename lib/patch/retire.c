@@ -15,6 +15,7 @@
 #include "memory/handle.h"
 #include "memory/state.h"
 #include "patch/stack.h"
+#include "patch/state.h"
 #include "sized.h"
 
 #include <stddef.h>
@@ -318,6 +319,7 @@ static void room_close(pp_pool *pool)
         pool_meta_free(pool, block, sizeof *block);
     }
     *retirement = (struct retirement){ 0 };
+    patch_state_close(pool);
 }
 
 static void room_add_stats(pp_pool *pool, pp_pool_stats *stats)
