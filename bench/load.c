@@ -109,6 +109,16 @@ double load_run(struct load *load, size_t cycles)
     return (bench_clock() - begin) / (double) cycles;
 }
 
+void load_age(struct load *load, size_t cycles, double seconds)
+{
+    double end = bench_clock() + seconds * 1e9;
+    while (cycles > 0 && load->failure == NULL && bench_clock() < end) {
+        size_t some = cycles < 256 ? cycles : 256;
+        load_run(load, some);
+        cycles -= some;
+    }
+}
+
 void load_sample(struct load *load, double *samples, size_t count)
 {
     double cost = bench_tick_cost(), rate = bench_ticks_per_ns();

@@ -33,6 +33,9 @@ void load_leave(struct load *load);
 /* Replace so many pieces; nanoseconds for each.  Negative: it failed. */
 double load_run(struct load *load, size_t cycles);
 
+/* The same for that many cycles or seconds, whichever is over first: a load gets old. */
+void load_age(struct load *load, size_t cycles, double seconds);
+
 /* Replace pieces and note the nanoseconds that each `take` needed. */
 void load_sample(struct load *load, double *samples, size_t count);
 

@@ -1,5 +1,8 @@
 /* SPDX-License-Identifier: MIT */
-/* Two threads that replace code in one pool, against one thread with the same work. */
+/*
+ * Two threads that replace code in one pool, against one thread with the same work.
+ * Both live through all rounds, each with pieces that it allocated itself.
+ */
 #include <config.h>
 
 #include "bench/contestant.h"
@@ -10,75 +13,83 @@
 #include <stdio.h>
 #include <stdlib.h>
 
-enum { ROUNDS = 64, ALIVE = 5000, LOW = 256, HIGH = 2048, THREADS = 2 };
+enum { ROUNDS = 64, ALIVE = 5000, AGE = 5, LOW = 256, HIGH = 2048, THREADS = 2 };
 
 struct worker {
     struct load load;
+    const struct load *first; /* of the contestant; NULL: it is this one */
+    const struct contestant *contestant;
     unsigned processor;
-    size_t cycles;
-    pthread_barrier_t *start, *end;
-    bool failed;
+    size_t cycles;            /* of the next round, 0: none, SIZE_MAX: the last is over */
+    pthread_barrier_t *barrier;
 };
 
 static void *work(void *argument)
 {
     struct worker *worker = argument;
     bench_pin(worker->processor);
-    pthread_barrier_wait(worker->start);
-    worker->failed = load_run(&worker->load, worker->cycles) < 0;
-    pthread_barrier_wait(worker->end);
+    if (worker->first == NULL)
+        load_open(&worker->load, worker->contestant, ALIVE, LOW, HIGH, 20);
+    pthread_barrier_wait(worker->barrier);
+    if (worker->first != NULL)
+        load_join(&worker->load, worker->first, 0x9e3779b97f4a7c15u);
+    pthread_barrier_wait(worker->barrier);
+    load_age(&worker->load, (size_t) AGE * ALIVE, 5);
+    for (;;) {
+        pthread_barrier_wait(worker->barrier); /* the round is known, and begins */
+        if (worker->cycles == SIZE_MAX)
+            break;
+        if (worker->cycles != 0)
+            load_run(&worker->load, worker->cycles);
+        pthread_barrier_wait(worker->barrier);
+    }
     return NULL;
 }
 
-/* All cycles of so many threads at a time; nanoseconds in all.  Negative: it failed. */
-static double together(struct worker *workers, unsigned threads)
+/* Nanoseconds of a round in which each worker does its cycles. */
+static double round_of(struct worker *workers, size_t one, size_t other)
 {
-    pthread_barrier_t start, end;
-    pthread_t ids[THREADS];
-    bool failed = false;
-    pthread_barrier_init(&start, NULL, threads + 1);
-    pthread_barrier_init(&end, NULL, threads + 1);
-    for (unsigned i = 0; i < threads; i++) {
-        workers[i].start = &start;
-        workers[i].end = &end;
-        if (pthread_create(&ids[i], NULL, work, &workers[i]) != 0)
-            exit(1);
-    }
-    pthread_barrier_wait(&start);
+    workers[0].cycles = one;
+    workers[1].cycles = other;
+    pthread_barrier_wait(workers[0].barrier);
     double begin = bench_clock();
-    pthread_barrier_wait(&end);
-    double spent = bench_clock() - begin;
-    for (unsigned i = 0; i < threads; i++) {
-        pthread_join(ids[i], NULL);
-        failed |= workers[i].failed;
-    }
-    pthread_barrier_destroy(&start);
-    pthread_barrier_destroy(&end);
-    return failed ? -1 : spent;
+    if (one != SIZE_MAX)
+        pthread_barrier_wait(workers[0].barrier);
+    return bench_clock() - begin;
 }
 
 /* Both threads' loads are in one state of the contestant. */
 static void compete(const struct bench *bench, const struct contestant *contestant)
 {
-    struct worker workers[THREADS] = { { .processor = 0 }, { .processor = 1 } };
+    pthread_barrier_t barrier;
+    struct worker workers[THREADS] = {
+        { .contestant = contestant, .processor = 0, .barrier = &barrier },
+        { .first = &workers[0].load, .processor = 1, .barrier = &barrier },
+    };
+    pthread_t ids[THREADS];
     double ratios[ROUNDS];
-    unsigned rounds = bench->rounds < ROUNDS ? bench->rounds : ROUNDS, good = 0;
+    unsigned rounds = bench->rounds < ROUNDS ? bench->rounds : ROUNDS;
     size_t cycles = bench->quick ? 5000 : 30000;
 
-    load_open(&workers[0].load, contestant, ALIVE, LOW, HIGH, 20);
-    load_join(&workers[1].load, &workers[0].load, 0x9e3779b97f4a7c15u);
-    for (unsigned round = 0; round < rounds; round++) {
-        workers[0].cycles = 2 * cycles;
-        double alone = together(workers, 1);
-        workers[0].cycles = workers[1].cycles = cycles;
-        double both = together(workers, 2);
-        if (alone > 0 && both > 0)
-            ratios[good++] = alone / both;
+    pthread_barrier_init(&barrier, NULL, THREADS + 1);
+    for (unsigned i = 0; i < THREADS; i++) {
+        if (pthread_create(&ids[i], NULL, work, &workers[i]) != 0)
+            exit(1);
     }
-    if (good == 0) {
+    pthread_barrier_wait(&barrier); /* the first load is there */
+    pthread_barrier_wait(&barrier); /* and the other */
+    for (unsigned i = 0; i < rounds; i++) {
+        double alone = round_of(workers, 2 * cycles, 0);
+        ratios[i] = alone / round_of(workers, cycles, cycles);
+    }
+    round_of(workers, SIZE_MAX, SIZE_MAX);
+    for (unsigned i = 0; i < THREADS; i++)
+        pthread_join(ids[i], NULL);
+    pthread_barrier_destroy(&barrier);
+    if (workers[0].load.failure != NULL || workers[1].load.failure != NULL) {
         printf("  %-20s failed\n", contestant->name);
     } else {
-        double ratio = bench_median(ratios, good);
+        double ratio = bench_median(ratios, rounds);
         printf("  %-20s two threads / one: %.2f times the work\n", contestant->name, ratio);
         if (contestant == &pool_spans)
             bench_row(bench, "two threads allocating", "one thread", true, 1.7, ratio);
