@@ -6,7 +6,7 @@
 
 #include <string.h>
 
-bool sized_read(void *copy, size_t known, size_t least, const void *from)
+bool sized_read_other(void *copy, size_t known, size_t least, const void *from)
 {
     size_t size;
     memcpy(&size, from, sizeof size);

@@ -301,9 +301,9 @@ static void do_owner(void)
     struct live *live = &model.live[random_below(model.count)];
     uint64_t owner = random_next() & ~(uint64_t) 15;
     const void *from = (const void *) (uintptr_t) live->owner, *to = (const void *) (uintptr_t) owner;
-    require(!span_space_pass(&space, live->offset, live->generation ^ 1, from, to));
-    require(!span_space_pass(&space, live->offset, live->generation, &model, to));
-    require(span_space_pass(&space, live->offset, live->generation, from, to));
+    require(!span_space_pass(&space, live->offset, live->generation ^ 1, from, to, NULL));
+    require(!span_space_pass(&space, live->offset, live->generation, &model, to, NULL));
+    require(span_space_pass(&space, live->offset, live->generation, from, to, NULL));
     live->owner = owner;
     check_lookup(live);
 }

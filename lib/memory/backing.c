@@ -44,7 +44,7 @@ void backing_close(struct region *region)
 
 static size_t page_index(const struct region *region, uintptr_t address)
 {
-    return (address - region->code_lo) / map_page_size();
+    return (address - region->code_lo) >> region->page_shift;
 }
 
 static bool page_is_backed(const struct region *region, size_t page)
@@ -78,11 +78,12 @@ static uint8_t *write_at(const struct region *region, size_t offset)
 
 void backing_zap(struct region *region, uintptr_t exec, size_t size)
 {
-    size_t page = map_page_size(), offset = exec - region->code_lo, end = offset + size, next;
+    unsigned shift = region->page_shift;
+    size_t offset = exec - region->code_lo, end = offset + size, next;
     for (; offset < end; offset = next) {
-        next = (offset / page + 1) * page;
+        next = ((offset >> shift) + 1) << shift;
         next = next < end ? next : end;
-        if (page_is_backed(region, offset / page))
+        if (page_is_backed(region, offset >> shift))
             backing_fill_traps(write_at(region, offset), next - offset);
     }
 }
@@ -110,13 +111,12 @@ static size_t count_backed(const struct region *region, size_t first, size_t las
 static size_t idle_in_locked(const struct region *region, size_t offset, size_t size, size_t hole,
                              size_t hole_size)
 {
-    size_t page = map_page_size();
-    unsigned shift = (unsigned) __builtin_ctzl(page);
-    size_t first = (hole + page - 1) >> shift, last = (hole + hole_size) >> shift;
+    unsigned shift = region->page_shift;
+    size_t page = (size_t) 1 << shift, first = (hole + page - 1) >> shift, last = (hole + hole_size) >> shift;
     size_t from = offset >> shift, to = (offset + size + page - 1) >> shift;
     first = first > from ? first : from;
     last = last < to ? last : to;
-    return first < last ? count_backed(region, first, last) * page : 0;
+    return first < last ? count_backed(region, first, last) << shift : 0;
 }
 
 static void add_idle_locked(struct region *region, size_t bytes)

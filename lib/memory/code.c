@@ -10,6 +10,7 @@
 
 #include "error.h"
 #include "memory/handle.h"
+#include "os/cache.h"
 #include "sized.h"
 
 #include <stddef.h>
@@ -101,7 +102,6 @@ pp_status pp_span_alloc(pp_pool *pool, const pp_span_desc *from, pp_span **resul
     pp_span_desc desc;
     struct frame_rule rule;
     struct span span;
-    uint8_t *write;
     if (pool == NULL || from == NULL || result == NULL || place == NULL ||
         !sized_read(&desc, sizeof desc, sizeof desc, from))
         return PP_E_ARG;
@@ -117,7 +117,10 @@ pp_status pp_span_alloc(pp_pool *pool, const pp_span_desc *from, pp_span **resul
                                 measure, &desc.bytes, &span, desc.error);
     if (status != PP_OK)
         return status;
-    status = region_write_begin(span.region, span.exec, span.size, &write, desc.error);
+    if (!region_has_permissions(span.region)) {
+        uint8_t *write;
+        status = region_write_begin(span.region, span.exec, span.size, &write, desc.error);
+    }
     if (status != PP_OK) {
         pool_unalloc(&span);
         return status;
@@ -166,10 +169,27 @@ static pp_status claim(const pp_pool *pool, pp_span *const *spans, size_t count,
     return PP_OK;
 }
 
+/* What was written can run as it is, on any core: only the owner changes. */
+static bool publish_at_once(const pp_pool *pool, const pp_span *handle)
+{
+    uintptr_t exec = code_handle_address((uintptr_t) handle);
+    struct region *region = region_at(exec);
+    size_t size;
+    if (!CACHE_COHERENT || region == NULL || region->pool != pool || region->inherited ||
+        !region_has_permissions(region) ||
+        !region_pass(region, exec, code_handle_generation((uintptr_t) handle), &span_open.owner,
+                     &span_published.owner, &size))
+        return false;
+    cache_invalidate(exec, size);
+    return true;
+}
+
 /* One alone: nobody else has it, and it need not be claimed. */
 static pp_status publish_one(const pp_pool *pool, const pp_span *handle, pp_error *error)
 {
     struct code_place place;
+    if (publish_at_once(pool, handle))
+        return PP_OK;
     pp_status status = find_ours(pool, handle, &place, error);
     if (status != PP_OK)
         return status;

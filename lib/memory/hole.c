@@ -31,19 +31,9 @@ static void list_insert(struct holes *holes, const struct extents *extents, uint
                         uint32_t units)
 {
     uint32_t first = holes->lists[units], link = start + 1;
-    block_word *word = extents_word(extents, start);
     holes->filled[units / 64] |= 1ull << units % 64;
-    if (first == 0 || link < first) {
-        store(word, links_pack(0, first));
-        holes->lists[units] = link;
-    } else {
-        /* Behind the first, which is lower: so the low ones tend to be used. */
-        block_word *before = extents_word(extents, first - 1);
-        uint32_t next = link_left(load(before));
-        store(word, links_pack(first, next));
-        store(before, links_pack(0, link));
-        first = next;
-    }
+    holes->lists[units] = link;
+    store(extents_word(extents, start), links_pack(0, first));
     if (first != 0) {
         block_word *after = extents_word(extents, first - 1);
         store(after, links_pack(link, link_left(load(after))));

@@ -443,12 +443,7 @@ uint32_t span_generation(const struct span *span)
 
 bool span_pass(const struct span *span, const struct owner *from, const struct owner *to)
 {
-    struct region *region = span->region;
-    pthread_mutex_lock(&region->lock);
-    bool passed = span_space_pass(&region->spans, span->exec - region->code_lo, span->generation,
-                                  from, to);
-    pthread_mutex_unlock(&region->lock);
-    return passed;
+    return region_pass(span->region, span->exec, span->generation, from, to, NULL);
 }
 
 bool code_at(uintptr_t pc, struct code_place *place)

@@ -111,7 +111,6 @@ static pp_status release_locked(struct region *region, const struct span_info *i
                                 pp_error *error)
 {
     uintptr_t exec = region->code_lo + info->start;
-    settle_locked(region);
     if (children_may_run_locked(region, info->start)) {
         children_wait_locked(region, info->start);
         return PP_OK;
@@ -120,7 +119,7 @@ static pp_status release_locked(struct region *region, const struct span_info *i
         pp_status status = region_zap(region, exec, info->extent, error);
         if (status != PP_OK)
             return status;
-        span_space_free(&region->spans, info->start);
+        span_space_free_found(&region->spans, info);
     } else {
         span_space_retire(&region->spans, info->start);
         pthread_mutex_unlock(&region->lock);
@@ -150,6 +149,7 @@ pp_status region_free(struct region *region, uintptr_t exec, uint32_t generation
     struct span_info info;
     size_t offset = exec - region->code_lo;
     pthread_mutex_lock(&region->lock);
+    settle_locked(region);
     pp_status status = PP_E_STALE;
     if (!span_space_starting(&region->spans, offset, &info))
         error_set(error, status, "no live span begins at this address");
@@ -161,6 +161,16 @@ pp_status region_free(struct region *region, uintptr_t exec, uint32_t generation
         *bytes = info.extent;
     pthread_mutex_unlock(&region->lock);
     return status;
+}
+
+bool region_pass(struct region *region, uintptr_t exec, uint32_t generation,
+                 const struct owner *from, const struct owner *to, size_t *size)
+{
+    pthread_mutex_lock(&region->lock);
+    bool passed = span_space_pass(&region->spans, exec - region->code_lo, generation, from, to,
+                                  size);
+    pthread_mutex_unlock(&region->lock);
+    return passed;
 }
 
 size_t region_unalloc(struct region *region, uintptr_t exec)
@@ -276,7 +286,7 @@ static void memory_free(void *context, void *memory, size_t size)
 static bool init_bookkeeping(struct region *region)
 {
     struct span_memory memory = { memory_alloc, memory_free, region->pool };
-    unsigned shift = region->wx == PP_WX_FLIP ? (unsigned) __builtin_ctzl(map_page_size())
+    unsigned shift = region->wx == PP_WX_FLIP ? region->page_shift
                                               : SPAN_GRANULE_SHIFT;
     if (!backing_open(region) ||
         !span_space_init(&region->spans, region_code_size(region), shift, &memory))
@@ -314,6 +324,7 @@ pp_status region_create(pp_pool *pool, pp_wx wx, const struct frame_rule *rule,
         return error_set(error, PP_E_NOMEM, "no memory for bookkeeping");
     region->pool = pool;
     region->wx = wx;
+    region->page_shift = (unsigned) __builtin_ctzl(map_page_size());
     region->memfd.fd = -1;
     if (rule != NULL)
         region->rule = *rule;

@@ -36,6 +36,7 @@ struct region {
     uintptr_t literal_lo, literal_hi; /* private data, never executable */
     ptrdiff_t write_delta;        /* write view - executable view; 0 when there is one view */
     pp_wx wx;
+    unsigned page_shift;          /* log2 of the bytes in a page */
     bool near;                    /* every anchor is in branch range of all of it */
     bool inherited;               /* from before a fork: runs, is never written again */
     struct frame_rule rule;       /* written once before it is published */
@@ -93,6 +94,17 @@ static inline size_t region_code_size(const struct region *region)
     return region->code_hi - region->code_lo;
 }
 
+/* No permission of its pages ever changes: bytes that are written can run. */
+static inline bool region_has_permissions(const struct region *region)
+{
+    return region->wx == PP_WX_DUAL || region->wx == PP_WX_RWX;
+}
+
+static inline uint8_t *region_write_view(const struct region *region, uintptr_t exec)
+{
+    return (uint8_t *) (exec + (uintptr_t) region->write_delta);
+}
+
 /* Not for callers of the library: no hole is long enough, another region may have one. */
 #define REGION_FULL ((pp_status) 1)
 
@@ -121,6 +133,13 @@ pp_status region_shrink(struct region *region, uintptr_t exec, uint32_t generati
  */
 pp_status region_split(struct region *region, uintptr_t exec, uint32_t generation, size_t at,
                        uint32_t *tail_generation);
+
+/*
+ * From one owner to another: false, and nothing changed, if the live span there is
+ * not of this generation and owner.  *size, unless NULL, receives its bytes.
+ */
+bool region_pass(struct region *region, uintptr_t exec, uint32_t generation,
+                 const struct owner *from, const struct owner *to, size_t *size);
 
 /* Whether a child may be running the span at this address. */
 bool region_may_run_in_child(struct region *region, uintptr_t exec);

@@ -205,14 +205,15 @@ static uint32_t slack_of(const struct extent *at)
 
 bool span_space_starting(const struct span_space *space, size_t offset, struct span_info *info)
 {
-    struct extent at;
-    if (!find_live(space, offset, &at))
+    if (!find_live(space, offset, &info->at))
         return false;
+    uint32_t bits = extent_info(&info->at);
+    uint64_t word = extent_word(&info->at);
     info->start = offset;
-    info->extent = bytes_of(space, at.end - at.start);
-    info->size = info->extent - slack_of(&at);
-    info->owner = word_owner(extent_word(&at));
-    info->generation = info_generation(extent_info(&at));
+    info->extent = bytes_of(space, info->at.end - info->at.start);
+    info->size = info->extent - slack_from(bits, word);
+    info->owner = word_owner(word);
+    info->generation = info_generation(bits);
     return true;
 }
 
@@ -226,13 +227,18 @@ bool span_space_set_owner(struct span_space *space, size_t offset, const void *o
 }
 
 bool span_space_pass(struct span_space *space, size_t offset, uint32_t generation,
-                     const void *from, const void *to)
+                     const void *from, const void *to, size_t *size)
 {
     struct extent at;
-    if (!find_live(space, offset, &at) || info_generation(extent_info(&at)) != generation ||
-        word_owner(extent_word(&at)) != from)
+    if (!find_live(space, offset, &at) || info_generation(extent_info(&at)) != generation)
         return false;
-    extent_set_word(&at, word_pack(to, slack_of(&at)));
+    uint64_t word = extent_word(&at);
+    uint32_t slack = slack_from(extent_info(&at), word);
+    if (word_owner(word) != from)
+        return false;
+    extent_set_word(&at, word_pack(to, slack));
+    if (size != NULL)
+        *size = bytes_of(space, at.end - at.start) - slack;
     return true;
 }
 
@@ -297,15 +303,19 @@ void span_space_reclaim(struct span_space *space, size_t offset)
         reclaim(space, &at);
 }
 
+void span_space_free_found(struct span_space *space, const struct span_info *info)
+{
+    uncount_span(space, info->size, info->at.end - info->at.start);
+    extent_set_info(&info->at, INFO_HELD);
+    reclaim(space, &info->at);
+}
+
 bool span_space_free(struct span_space *space, size_t offset)
 {
-    struct extent at;
-    if (!find_live(space, offset, &at))
+    struct span_info info;
+    if (!span_space_starting(space, offset, &info))
         return false;
-    uint32_t units = at.end - at.start;
-    uncount_span(space, bytes_of(space, units) - slack_of(&at), units);
-    extent_set_info(&at, INFO_HELD);
-    reclaim(space, &at);
+    span_space_free_found(space, &info);
     return true;
 }
 

@@ -74,6 +74,7 @@ struct span_info {
     size_t extent;         /* bytes taken: whole units */
     void *owner;
     uint32_t generation;
+    struct extent at;      /* of span_space_starting only */
 };
 
 /* The live span that holds this offset.  Lock-free, async-signal-safe. */
@@ -84,6 +85,9 @@ bool span_space_starting(const struct span_space *space, size_t offset, struct s
 
 /* The span that starts at `offset` goes.  False, and nothing changed: none does. */
 bool span_space_free(struct span_space *space, size_t offset);
+
+/* The same of one that span_space_starting has found, and nothing has changed since. */
+void span_space_free_found(struct span_space *space, const struct span_info *info);
 
 /*
  * The same in two steps: after the first it is no span any more but keeps its
@@ -120,10 +124,10 @@ bool span_space_set_owner(struct span_space *space, size_t offset, const void *o
 
 /*
  * From one owner to another: false, and nothing changed, if the live span at
- * `offset` is not of this generation and owner.
+ * `offset` is not of this generation and owner.  *size, unless NULL, receives its bytes.
  */
 bool span_space_pass(struct span_space *space, size_t offset, uint32_t generation,
-                     const void *from, const void *to);
+                     const void *from, const void *to, size_t *size);
 
 /* Bytes of the longest hole. */
 size_t span_space_largest(const struct span_space *space);

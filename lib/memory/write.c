@@ -137,7 +137,7 @@ pp_status region_write_begin(struct region *region, uintptr_t exec, size_t size,
     number = backing_ensure(region, exec, size);
     if (number != 0)
         return view_refused(error, region_has_memfd(region) ? "fallocate" : "madvise", number);
-    *write = (uint8_t *) (exec + (uintptr_t) region->write_delta);
+    *write = region_write_view(region, exec);
     return PP_OK;
 }
 
@@ -178,7 +178,8 @@ static void sync_caches(const struct span *spans, size_t count)
 
 pp_status region_publish(const struct span *spans, size_t count, pp_error *error)
 {
-    for (size_t i = 0; i < count;) {
+    bool flips = count > 0 && !region_has_permissions(spans[0].region);
+    for (size_t i = 0; flips && i < count;) {
         size_t first = i;
         struct run run = next_run(spans, count, &i);
         pp_status status = make_executable(&run, error);
@@ -223,9 +224,13 @@ pp_status region_zap(struct region *region, uintptr_t exec, size_t size, pp_erro
                        : view_refused(error, "mprotect", number);
     }
     backing_zap(region, exec, size);
-    size_t index = 0;
-    struct run run = next_run(&span, 1, &index);
-    if (make_executable(&run, NULL) == PP_OK)
+    bool executable = region_has_permissions(region);
+    if (!executable) {
+        size_t index = 0;
+        struct run run = next_run(&span, 1, &index);
+        executable = make_executable(&run, NULL) == PP_OK;
+    }
+    if (executable)
         sync_caches(&span, 1);
     return PP_OK;
 }

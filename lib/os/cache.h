@@ -6,6 +6,13 @@
 #include <stddef.h>
 #include <stdint.h>
 
+/* Stores are seen by all instruction fetches, at any address of the same memory. */
+#if defined __x86_64__
+#define CACHE_COHERENT 1
+#else
+#define CACHE_COHERENT 0
+#endif
+
 /*
  * Make bytes that were stored through one address fetchable through another, which
  * may be the same.  For any number of ranges, in this order: cache_clean each where it
