@@ -15,6 +15,7 @@
 #define RR(low, high) ((2ull << (high)) - (1ull << (low)))
 #define V(n) PP_VECTOR_BIT(n)
 
+#define WORD 0x123456789abcu
 #define RECORD UINT64_C(0x1122334455667788)
 #define FILL 0xa5
 
@@ -382,6 +383,8 @@ static const struct site {
     bool pads;
     size_t return_offset, resume_offset;
     struct code code;
+    pp_site_kind kind;          /* 0: counted */
+    int32_t thread_offset;
 } sites[] = {
     { &isa_x86_64, PP_COUNTER_FRAME, -4, PP_SAVE_GPR, 0, false, 20, 23,
       { "decl -4(%rbp); jg 1f; movabs $0x1122334455667788, %r11; .byte 0xe8, 0, 0, 0, 0; jmp "
@@ -458,6 +461,85 @@ static const struct site {
         "0x94000000; br x16; 2: .quad 0x1122334455667788; 1: bti j",
         "f1000058 300640b9 10060071 300600b9 ac000054 00000094 00021fd6 88776655 44332211 "
         "9f2403d5" } },
+    { &isa_x86_64, PP_COUNTER_DATA, 0, PP_SAVE_GPR, 0, false, 30, 33,
+      { "movabs $0x123456789abc, %r11; decl (%r11); jg 1f; movabs $0x1122334455667788, %r11; "
+        ".byte 0xe8, 0, 0, 0, 0; jmp *%r11; 1:",
+        "49 bb bc 9a 78 56 34 12 00 00 41 ff 0b 7f 12 49 bb 88 77 66 55 44 33 22 11 e8 00 00 "
+        "00 00 41 ff e3" }, PP_SITE_COUNTED, 0 },
+    { &isa_x86_64, PP_COUNTER_DATA, 0, PP_SAVE_GPR, PP_SITE_RED_ZONE, true, 36, 47,
+      { "movabs $0x123456789abc, %r11; cmpl $0, (%r11); je 1f; movabs $0x1122334455667788, "
+        "%r11; lea -128(%rsp), %rsp; .byte 0xe8, 0, 0, 0, 0; lea 128(%rsp), %rsp; jmp *%r11; "
+        "1: endbr64",
+        "49 bb bc 9a 78 56 34 12 00 00 41 83 3b 00 74 1f 49 bb 88 77 66 55 44 33 22 11 48 8d "
+        "64 24 80 e8 00 00 00 00 48 8d a4 24 80 00 00 00 41 ff e3 f3 0f 1e fa" }, PP_SITE_POLLED, 0 },
+    { &isa_x86_64, PP_COUNTER_DATA, 0, PP_SAVE_GPR, PP_SITE_BYTE, false, 31, 34,
+      { "movabs $0x123456789abc, %r11; cmpb $0, (%r11); je 1f; movabs $0x1122334455667788, "
+        "%r11; .byte 0xe8, 0, 0, 0, 0; jmp *%r11; 1:",
+        "49 bb bc 9a 78 56 34 12 00 00 41 80 3b 00 74 12 49 bb 88 77 66 55 44 33 22 11 e8 00 "
+        "00 00 00 41 ff e3" }, PP_SITE_POLLED, 0 },
+    { &isa_x86_64, PP_COUNTER_THREAD, 4092, PP_SAVE_GPR, 0, false, 31, 34,
+      { "mov -300(%rbp), %r11; decl 4092(%r11); jg 1f; movabs $0x1122334455667788, %r11; "
+        ".byte 0xe8, 0, 0, 0, 0; jmp *%r11; 1:",
+        "4c 8b 9d d4 fe ff ff 41 ff 8b fc 0f 00 00 7f 12 49 bb 88 77 66 55 44 33 22 11 e8 00 "
+        "00 00 00 41 ff e3" }, PP_SITE_COUNTED, -300 },
+    { &isa_x86_64, PP_COUNTER_THREAD, 64, PP_SAVE_GPR, PP_SITE_BYTE, false, 26, 29,
+      { "mov -8(%rbp), %r11; cmpb $0, 64(%r11); je 1f; movabs $0x1122334455667788, %r11; "
+        ".byte 0xe8, 0, 0, 0, 0; jmp *%r11; 1:",
+        "4c 8b 5d f8 41 80 7b 40 00 74 12 49 bb 88 77 66 55 44 33 22 11 e8 00 00 00 00 41 ff "
+        "e3" }, PP_SITE_POLLED, -8 },
+    { &isa_x86_64, PP_COUNTER_SITE, 0, PP_SAVE_GPR, 0, true, 22, 25,
+      { "movabs $0x1122334455667788, %r11; cmpl $0, 4(%r11); je 1f; .byte 0xe8, 0, 0, 0, 0; "
+        "jmp *%r11; 1: endbr64",
+        "49 bb 88 77 66 55 44 33 22 11 41 83 7b 04 00 74 08 e8 00 00 00 00 41 ff e3 f3 0f 1e "
+        "fa" }, PP_SITE_POLLED, 0 },
+    { &isa_x86_64, PP_COUNTER_FRAME, -132, PP_SAVE_GPR, 0, false, 24, 27,
+      { "cmpl $0, -132(%rbp); je 1f; movabs $0x1122334455667788, %r11; .byte 0xe8, 0, 0, 0, "
+        "0; jmp *%r11; 1:",
+        "83 bd 7c ff ff ff 00 74 12 49 bb 88 77 66 55 44 33 22 11 e8 00 00 00 00 41 ff e3" }, PP_SITE_POLLED, 0 },
+    { &isa_x86_64, PP_COUNTER_FRAME, 0, PP_SAVE_GPR, 0, true, 15, 18,
+      { "movabs $0x1122334455667788, %r11; .byte 0xe8, 0, 0, 0, 0; jmp *%r11",
+        "49 bb 88 77 66 55 44 33 22 11 e8 00 00 00 00 41 ff e3" }, PP_SITE_FORCED, 0 },
+    { &isa_x86_64, PP_COUNTER_FRAME, 0, PP_SAVE_GPR, PP_SITE_RED_ZONE, false, 20, 31,
+      { "movabs $0x1122334455667788, %r11; lea -128(%rsp), %rsp; .byte 0xe8, 0, 0, 0, 0; lea "
+        "128(%rsp), %rsp; jmp *%r11",
+        "49 bb 88 77 66 55 44 33 22 11 48 8d 64 24 80 e8 00 00 00 00 48 8d a4 24 80 00 00 00 "
+        "41 ff e3" }, PP_SITE_FORCED, 0 },
+    { &isa_aarch64, PP_COUNTER_DATA, 0, PP_SAVE_GPR, 0, false, 28, 48,
+      { "ldr x17, 3f; ldr w16, [x17]; subs w16, w16, #1; str w16, [x17]; b.gt 1f; ldr x17, "
+        "2f; .inst 0x94000000; br x16; 2: .quad 0x1122334455667788; 3: .quad 0x123456789abc; "
+        "1:",
+        "51010058 300240b9 10060071 300200b9 0c010054 71000058 00000094 00021fd6 88776655 "
+        "44332211 bc9a7856 34120000" }, PP_SITE_COUNTED, 0 },
+    { &isa_aarch64, PP_COUNTER_DATA, 0, PP_SAVE_GPR, PP_SITE_BYTE, true, 20, 40,
+      { "ldr x17, 3f; ldrb w16, [x17]; cbz w16, 1f; ldr x17, 2f; .inst 0x94000000; br x16; 2: "
+        ".quad 0x1122334455667788; 3: .quad 0x123456789abc; 1: bti j",
+        "11010058 30024039 10010034 71000058 00000094 00021fd6 88776655 44332211 bc9a7856 "
+        "34120000 9f2403d5" }, PP_SITE_POLLED, 0 },
+    { &isa_aarch64, PP_COUNTER_THREAD, 4092, PP_SAVE_GPR, 0, false, 32, 44,
+      { "movn x17, #299; ldr x17, [x29, x17]; ldr w16, [x17, #4092]; subs w16, w16, #1; str "
+        "w16, [x17, #4092]; b.gt 1f; ldr x17, 2f; .inst 0x94000000; br x16; 2: .quad "
+        "0x1122334455667788; 1:",
+        "71258092 b16b71f8 30fe4fb9 10060071 30fe0fb9 cc000054 71000058 00000094 00021fd6 "
+        "88776655 44332211" }, PP_SITE_COUNTED, -300 },
+    { &isa_aarch64, PP_COUNTER_THREAD, 65, PP_SAVE_GPR, PP_SITE_BYTE, false, 20, 32,
+      { "ldr x17, [x29, #40]; ldrb w16, [x17, #65]; cbz w16, 1f; ldr x17, 2f; .inst "
+        "0x94000000; br x16; 2: .quad 0x1122334455667788; 1:",
+        "b11740f9 30064139 d0000034 71000058 00000094 00021fd6 88776655 44332211" }, PP_SITE_POLLED, 40 },
+    { &isa_aarch64, PP_COUNTER_SITE, 0, PP_SAVE_GPR, 0, false, 16, 28,
+      { "ldr x17, 2f; ldr w16, [x17, #4]; cbz w16, 1f; .inst 0x94000000; br x16; 2: .quad "
+        "0x1122334455667788; 1:",
+        "b1000058 300640b9 b0000034 00000094 00021fd6 88776655 44332211" }, PP_SITE_POLLED, 0 },
+    { &isa_aarch64, PP_COUNTER_FRAME, -257, PP_SAVE_GPR, PP_SITE_BYTE, false, 20, 32,
+      { "movn x17, #256; ldrb w16, [x29, x17]; cbz w16, 1f; ldr x17, 2f; .inst 0x94000000; br "
+        "x16; 2: .quad 0x1122334455667788; 1:",
+        "11208092 b06b7138 d0000034 71000058 00000094 00021fd6 88776655 44332211" }, PP_SITE_POLLED, 0 },
+    { &isa_aarch64, PP_COUNTER_FRAME, -132, PP_SAVE_GPR, 0, false, 16, 28,
+      { "ldur w16, [x29, #-132]; cbz w16, 1f; ldr x17, 2f; .inst 0x94000000; br x16; 2: .quad "
+        "0x1122334455667788; 1:",
+        "b0c357b8 d0000034 71000058 00000094 00021fd6 88776655 44332211" }, PP_SITE_POLLED, 0 },
+    { &isa_aarch64, PP_COUNTER_FRAME, 0, PP_SAVE_GPR, 0, true, 8, 20,
+      { "ldr x17, 2f; .inst 0x94000000; br x16; 2: .quad 0x1122334455667788",
+        "71000058 00000094 00021fd6 88776655 44332211" }, PP_SITE_FORCED, 0 },
 };
 
 START_TEST(site_bytes)
@@ -466,7 +548,8 @@ START_TEST(site_bytes)
     const bool is_x86_64 = site->isa == &isa_x86_64;
     pp_site_desc desc = { .size = sizeof desc, .counter = site->counter,
                           .counter_offset = site->counter_offset, .save = site->save,
-                          .flags = site->flags };
+                          .flags = site->flags, .kind = site->kind,
+                          .thread_offset = site->thread_offset, .word = (void *) WORD };
     pp_site_layout layout = { .size = sizeof layout };
     uint8_t bytes[CODE_MAX];
     memset(bytes, FILL, sizeof bytes);

@@ -64,6 +64,18 @@ static pp_status never(void *host, pp_site *site, const pp_regs *regs, pp_entry 
     return PP_E_FAULT;
 }
 
+static const void *poll(void *host, pp_site *site, const pp_regs *regs)
+{
+    (void) host, (void) site, (void) regs;
+    return NULL;
+}
+
+static const void *refused(void *host, pp_site *site, const pp_regs *regs, pp_status why)
+{
+    (void) host, (void) site, (void) regs, (void) why;
+    return NULL;
+}
+
 static const pp_site_desc good_site = {
     .size = sizeof good_site, .kind = PP_SITE_COUNTED, .counter_offset = -8, .threshold = 1,
     .thread_offset = -16, .tier0 = &frame, .produce = never,
@@ -81,8 +93,19 @@ START_TEST(site_refuses_what_cannot_be)
     pp_error error = { .size = sizeof error };
     SITE(desc.size--)
     SITE(desc.kind = 0)
-    SITE(desc.kind = 2)
-    SITE(desc.counter = 2)
+    SITE(desc.kind = PP_SITE_POLLED + 1)
+    SITE(desc.counter = PP_COUNTER_THREAD + 1)
+    SITE(desc.counter = PP_COUNTER_DATA)
+    SITE(desc.word = &error)
+    SITE(desc.counter = PP_COUNTER_DATA; desc.word = (char *) &error + 2)
+    SITE(desc.counter = PP_COUNTER_THREAD; desc.counter_offset = 64; desc.thread_offset = 0)
+    SITE(desc.counter = PP_COUNTER_THREAD; desc.counter_offset = 60)
+    SITE(desc.counter = PP_COUNTER_THREAD; desc.counter_offset = 66)
+    SITE(desc.counter = PP_COUNTER_THREAD; desc.counter_offset = 4096)
+    SITE(desc.flags = PP_SITE_BYTE)
+    SITE(desc.poll = poll)
+    SITE(desc.otherwise = &frame)
+    SITE(desc.refused = refused)
     SITE(desc.threshold = 0)
     SITE(desc.threshold = -1)
     SITE(desc.threshold = (1 << 30) + 1)
@@ -93,7 +116,7 @@ START_TEST(site_refuses_what_cannot_be)
     SITE(desc.save = PP_SAVE_V128; desc.live_vector = 1)
     SITE(desc.save = PP_SAVE_MASK; desc.live_gpr = STUB_REGISTER)
     SITE(desc.size = offsetof(pp_site_desc, live_gpr) - 8)
-    SITE(desc.flags = 2)
+    SITE(desc.flags = 4)
     SITE(desc.produce = NULL)
     SITE(desc.tier0 = NULL)
     SITE(desc.counter_offset = -6)
@@ -123,6 +146,51 @@ START_TEST(site_refuses_what_cannot_be)
     ck_assert_int_eq(pp_site_create(pool, NULL, &site), PP_E_ARG);
     ck_assert_int_eq(pp_site_create(pool, &good_site, NULL), PP_E_ARG);
     ck_assert_ptr_eq(site, untouched);
+}
+END_TEST
+
+static const pp_site_desc good_poll = {
+    .size = sizeof good_poll, .kind = PP_SITE_POLLED, .counter_offset = -8, .thread_offset = -16,
+    .tier0 = &frame, .poll = poll,
+};
+static const pp_site_desc good_forced = {
+    .size = sizeof good_forced, .kind = PP_SITE_FORCED, .thread_offset = -16, .tier0 = &frame,
+    .produce = never, .otherwise = &frame,
+};
+
+#define POLL(change) { pp_site_desc desc = good_poll; change; \
+    ck_assert_msg(pp_site_create(pool, &desc, &site) == PP_E_ARG, "%s", #change); }
+#define FORCED(change) { pp_site_desc desc = good_forced; change; \
+    ck_assert_msg(pp_site_create(pool, &desc, &site) == PP_E_ARG, "%s", #change); }
+
+START_TEST(other_kinds_refuse_what_cannot_be)
+{
+    pp_site *const untouched = (pp_site *) &frame;
+    pp_site *site = untouched;
+    POLL(desc.poll = NULL)
+    POLL(desc.produce = never)
+    POLL(desc.otherwise = &frame)
+    POLL(desc.refused = refused)
+    POLL(desc.counter_offset = -6)
+    POLL(desc.counter = PP_COUNTER_SITE; desc.flags = PP_SITE_BYTE)
+    POLL(desc.counter = PP_COUNTER_DATA)
+    POLL(desc.counter = PP_COUNTER_DATA; desc.word = (char *) &site + 1)
+    POLL(desc.flags = PP_SITE_BYTE; desc.counter_offset = -9) /* in the thread's slot */
+    FORCED(desc.produce = NULL)
+    FORCED(desc.otherwise = NULL)
+    FORCED(desc.poll = poll)
+    FORCED(desc.counter = PP_COUNTER_SITE)
+    FORCED(desc.counter_offset = -8)
+    FORCED(desc.word = &site)
+    FORCED(desc.flags = PP_SITE_BYTE)
+#if defined __aarch64__
+    FORCED(desc.otherwise = (const char *) &frame + 2)
+#endif
+    ck_assert_ptr_eq(site, untouched);
+    ck_assert_int_eq(pp_site_create(pool, &good_poll, &site), PP_OK);
+    ck_assert_int_eq(pp_site_destroy(pool, site), PP_OK);
+    ck_assert_int_eq(pp_site_create(pool, &good_forced, &site), PP_OK);
+    ck_assert_int_eq(pp_site_destroy(pool, site), PP_OK);
 }
 END_TEST
 
@@ -575,6 +643,7 @@ int main(void)
     TCase *tests = tcase_create("site");
     tcase_add_checked_fixture(tests, setup, teardown);
     tcase_add_test(tests, site_refuses_what_cannot_be);
+    tcase_add_test(tests, other_kinds_refuse_what_cannot_be);
     tcase_add_test(tests, site_has_the_classes_of_the_processor);
     tcase_add_test(tests, site_takes_other_lengths);
     tcase_add_test(tests, site_lives_and_dies);

@@ -41,6 +41,7 @@ check_PROGRAMS += \
 	check_fault \
 	check_fork \
 	check_isa \
+	check_kinds \
 	check_lookup \
 	check_osr \
 	check_patch \
@@ -87,6 +88,7 @@ check_environment_SOURCES = tests/check_environment.c tests/sanitized.h tests/sn
 check_fault_SOURCES = tests/check_fault.c
 check_fork_SOURCES = tests/check_fork.c tests/snippet.h tests/spans.h
 check_isa_SOURCES = tests/check_isa.c tests/code.h
+check_kinds_SOURCES = tests/check_kinds.c tests/loop.h tests/snippet.h
 check_lookup_SOURCES = tests/check_lookup.c
 check_osr_SOURCES = tests/check_osr.c
 check_osr_CPPFLAGS = $(AM_CPPFLAGS) -I$(top_srcdir)

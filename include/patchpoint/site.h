@@ -18,9 +18,26 @@
  *                                      br   x16
  *                                   resume:
  *
- * At a site r11 and the flags, or x16, x17, x30 and the flags, are dead; SP is
- * 16-aligned; and nothing lives in the red zone (PP_SITE_RED_ZONE lifts that).
- * What the save class does not keep is dead, too.  Code with AVX instructions has
+ * That is PP_SITE_COUNTED.  Two more kinds are of the same parts:
+ *
+ *      PP_SITE_FORCED      no test: every pass calls, and none goes on behind the
+ *                          site, where tier-0 may have no code at all
+ *      PP_SITE_POLLED      cmpl $0, flag; je resume    ldr w16, flag; cbz w16, resume
+ *                          for interrupts and safepoints: a pass that finds the
+ *                          flag set calls the host
+ *
+ * The counter or flag is a word of tier-0's frame, of the site's record, of the
+ * host's data at any address (movabs $word, %r11; ldr x17, literal), or behind the
+ * pp_thread (mov thread(%rbp), %r11; ldr x17, [x29, #thread]).
+ *
+ * Rules for all kinds.  At a site r11 and the flags, or x16, x17, x30 and the
+ * flags, are dead; SP is 16-aligned; nothing lives in the red zone (PP_SITE_RED_ZONE
+ * lifts that: the call is then made 128 bytes lower).  What the save class does not
+ * keep is dead on the way through the stub.  The first byte has any alignment on
+ * x86-64, 4 on AArch64.  A host with an emitter of its own writes these bytes with
+ * pp_site_record's address, and keeps the distance from the stub's return address to
+ * the resume address that pp_emit_site reports with buffer NULL.
+ * Code with AVX instructions has
  * done vzeroupper if its class is not V256 or V512, as before a call of C; if it
  * is, the stub does it for C, and behind the site the upper halves are in use again.
  *
@@ -49,38 +66,64 @@ typedef struct pp_site pp_site;
  */
 typedef pp_status pp_produce(void *host, pp_site *site, const pp_regs *regs, pp_entry **entry);
 
+/*
+ * A polled site whose flag was set: called at each such pass, with the registers
+ * of tier-0's frame.  Clears the flag itself, but for PP_COUNTER_SITE, which is
+ * cleared before.  Returns NULL to go on, or where to: an address in compiled code
+ * that expects tier-0's frame and what the class keeps.  May do what a producer may.
+ */
+typedef const void *pp_poll(void *host, pp_site *site, const pp_regs *regs);
+
+/*
+ * A forced site without an entry, and why: what the producer or the check of its
+ * entry returned, PP_E_BUSY while another thread produces, PP_E_STALE if the site is
+ * disabled.  Returns where to go, or NULL for `otherwise`.  The site's first byte,
+ * regs->pc less the layout's return_offset, tries again.
+ */
+typedef const void *pp_refused(void *host, pp_site *site, const pp_regs *regs, pp_status why);
+
 typedef enum pp_site_kind {
-    PP_SITE_COUNTED = 1
+    PP_SITE_COUNTED = 1,
+    PP_SITE_FORCED,
+    PP_SITE_POLLED
 } pp_site_kind;
 
-/* Where the counter lives: a signed 32-bit word that counts down to zero. */
+/* Where the counter lives: a signed 32-bit word that counts down to zero; or the flag. */
 typedef enum pp_counter {
     PP_COUNTER_FRAME = 0, /* a slot of tier-0's frame, set to pp_site_threshold by its prologue */
-    PP_COUNTER_SITE       /* the site's record, shared by all threads; updates may be lost */
+    PP_COUNTER_SITE,      /* the site's record, shared by all threads; updates may be lost */
+    PP_COUNTER_DATA,      /* at `word`: the host's, which sets it first; updates may be lost */
+    PP_COUNTER_THREAD     /* in the host's struct that begins with the pp_thread */
 } pp_counter;
 
 enum pp_site_flags {
-    PP_SITE_RED_ZONE = 1u << 0 /* x86-64: step over the 128 bytes below SP around the call */
+    PP_SITE_RED_ZONE = 1u << 0, /* x86-64: step over the 128 bytes below SP around the call */
+    PP_SITE_BYTE = 1u << 1      /* PP_SITE_POLLED: the flag is one byte, not four */
 };
 
 typedef struct pp_site_desc {
     size_t size;                  /* sizeof(pp_site_desc) */
     pp_site_kind kind;
     pp_counter counter;
-    int32_t counter_offset;       /* PP_COUNTER_FRAME: from FP */
-    int32_t threshold;            /* passes between two slow paths; 1 .. 2^30 */
+    int32_t counter_offset;       /* FRAME: from FP; THREAD: from the pp_thread, 64 .. 4092 */
+    int32_t threshold;            /* COUNTED: passes between two slow paths; 1 .. 2^30 */
     uint32_t hits;                /* slow paths until the site triggers; 0: 1 */
     pp_save save;
     uint32_t flags;               /* enum pp_site_flags */
     int32_t thread_offset;        /* frame slot with the pp_thread, from FP, so that walkers see
                                      this frame while the producer runs; 0: none */
     const pp_tier0_layout *tier0; /* copied: the frame at this site */
-    pp_produce *produce;
+    pp_produce *produce;          /* COUNTED, FORCED */
     void *host;
     pp_error *error;
     uint32_t live_gpr;            /* PP_SAVE_MASK, else 0: the general registers that are kept and
                                      shown, 1 << hardware number; not the stub's own */
     uint32_t live_vector;         /* and the vector registers, 128 bits of each */
+    void *word;                   /* PP_COUNTER_DATA, else NULL; aligned */
+    pp_poll *poll;                /* POLLED, else NULL */
+    const void *otherwise;        /* FORCED, else NULL: where a pass without an entry goes; code
+                                     that expects tier-0's frame.  No pass ever falls through */
+    pp_refused *refused;          /* FORCED: asked before; may be NULL */
 } pp_site_desc;
 
 /*
@@ -99,6 +142,12 @@ PP_API void *pp_site_record(pp_site *site);
 /* The value for a frame counter. */
 PP_API int32_t pp_site_threshold(const pp_site *site);
 
+/*
+ * Set the flag of a PP_SITE_POLLED site whose flag is in its record; any thread's next
+ * pass calls `poll`.  Async-signal-safe.  PP_E_ARG for another site, PP_E_STALE.
+ */
+PP_API pp_status pp_site_request(pp_site *site) PP_MUST_CHECK;
+
 /* One of PP_SITE_IDLE .. PP_SITE_DISABLED.  Async-signal-safe. */
 PP_API int pp_site_state(const pp_site *site);
 
@@ -111,7 +160,8 @@ PP_API void *pp_site_host(const pp_site *site);
  * Publish an entry by hand: a later pass of any thread takes it.  PP_E_ABI if
  * the entry does not fit the site's frame, PP_E_FAULT if it is another pool's,
  * PP_E_STALE for a destroyed site or entry and for a disabled site, PP_E_BUSY while
- * another thread compiles or when the site is ready already.
+ * another thread compiles or when the site is ready already; PP_E_ARG for a polled
+ * site, which leads nowhere.
  */
 PP_API pp_status pp_site_publish(pp_site *site, pp_entry *entry) PP_MUST_CHECK;
 
@@ -123,7 +173,7 @@ typedef struct pp_site_stats {
     uint64_t slow_paths;  /* times the stub entered C */
     uint64_t triggers;    /* times a thread won the right to produce */
     uint64_t transitions; /* targets handed out by the slow path; the fast path does not count */
-    uint64_t refusals;    /* entries that did not fit */
+    uint64_t refusals;    /* entries that did not fit, and producers that failed */
 } pp_site_stats;
 
 PP_API pp_status pp_site_get_stats(const pp_site *site, pp_site_stats *stats) PP_MUST_CHECK;

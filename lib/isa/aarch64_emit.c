@@ -30,6 +30,7 @@ struct access {
     unsigned size;
 };
 
+static const struct access load_b = { 0x39400000, 0x38400000, 0x38606800, 1 };
 static const struct access load_w = { 0xb9400000, 0xb8400000, 0xb8606800, 4 };
 static const struct access store_w = { 0xb9000000, 0xb8000000, 0xb8206800, 4 };
 static const struct access load_x = { 0xf9400000, 0xf8400000, 0xf8606800, 8 };
@@ -182,15 +183,41 @@ static void emit_moves(struct emitter *e, const struct save_move *move, bool loa
 
 /* ---- patchpoints -------------------------------------------------------- */
 
-static void emit_counter(struct emitter *e, unsigned base, int64_t offset)
+/*
+ * Literals lie behind the jump, where nothing runs; they are 4-aligned only,
+ * which a load of normal memory takes (Arm ARM B2.5).  The lengths of
+ * instructions do not depend on where the labels are, so one pass finds the
+ * labels for the next.
+ */
+struct labels {
+    size_t resume, record, word;
+};
+
+static uint32_t imm19(const struct emitter *e, size_t label)
 {
-    bool direct = reaches(&load_w, offset);
+    return (uint32_t) ((int64_t) (label - e->length) / 4) << 5 & 0xffffe0;
+}
+
+static void emit_literal(struct emitter *e, size_t label)
+{
+    emit_le32(e, 0x58000000 | X17 | imm19(e, label)); /* ldr x17, literal */
+}
+
+/* w16 = the counter less one, and flags; or the flag that is polled. */
+static void emit_word(struct emitter *e, const struct pp_site_desc *desc, unsigned base,
+                      int64_t offset)
+{
+    const bool polled = desc->kind == PP_SITE_POLLED;
+    const struct access *load = polled && desc->flags & PP_SITE_BYTE ? &load_b : &load_w;
+    bool direct = reaches(load, offset);
     if (direct) {
-        emit_access(e, &load_w, X16, base, offset);
+        emit_access(e, load, X16, base, offset);
     } else {
         emit_mov(e, X17, offset);
-        emit_indexed(e, &load_w, X16, base, X17);
+        emit_indexed(e, load, X16, base, X17);
     }
+    if (polled)
+        return;
     emit_le32(e, 0x71000610); /* subs w16, w16, #1 */
     if (direct)
         emit_access(e, &store_w, X16, base, offset);
@@ -198,39 +225,73 @@ static void emit_counter(struct emitter *e, unsigned base, int64_t offset)
         emit_indexed(e, &store_w, X16, base, X17);
 }
 
-/*
- * The record's address is a literal behind the jump, where nothing runs.  It
- * is 4-aligned only, which a load of normal memory takes (Arm ARM B2.5).
- */
-pp_status aarch64_emit_site(const struct pp_site_desc *desc, uintptr_t record, bool landing_pads,
-                            uint8_t *buffer, size_t capacity, struct pp_site_layout *layout)
+/* Count or look, and go on behind the site if it is not time. */
+static void emit_test(struct emitter *e, const struct pp_site_desc *desc,
+                      const struct labels *labels)
 {
-    struct emitter e = { buffer, capacity, 0 };
-    const uint32_t ldr_x17 = 0x58000000 | X17; /* ldr x17, literal */
-    bool in_record = desc->counter == PP_COUNTER_SITE;
-
-    if (in_record) {
-        emit_le32(&e, ldr_x17 | (4 + 12 + 12) / 4 << 5);
-        emit_counter(&e, X17, PP_SITE_COUNTER);
-        emit_le32(&e, 0x5400000c | (4 + 8 + 8) / 4 << 5); /* b.gt resume */
-    } else {
-        emit_counter(&e, FP, desc->counter_offset);
-        emit_le32(&e, 0x5400000c | (4 + 12 + 8) / 4 << 5);
-        emit_le32(&e, ldr_x17 | 12 / 4 << 5);
+    switch (desc->counter) {
+    case PP_COUNTER_SITE:
+        emit_literal(e, labels->record);
+        emit_word(e, desc, X17, PP_SITE_COUNTER);
+        break;
+    case PP_COUNTER_DATA:
+        emit_literal(e, labels->word);
+        emit_word(e, desc, X17, 0);
+        break;
+    case PP_COUNTER_THREAD:
+        if (reaches(&load_x, desc->thread_offset)) {
+            emit_access(e, &load_x, X17, FP, desc->thread_offset);
+        } else {
+            emit_mov(e, X17, desc->thread_offset);
+            emit_indexed(e, &load_x, X17, FP, X17);
+        }
+        emit_word(e, desc, X17, desc->counter_offset); /* known to reach */
+        break;
+    default:
+        emit_word(e, desc, FP, desc->counter_offset);
     }
+    /* cbz w16, resume; b.gt resume */
+    emit_le32(e, (desc->kind == PP_SITE_POLLED ? 0x34000000 | X16 : 0x5400000c)
+                     | imm19(e, labels->resume));
+}
+
+static void emit_parts(struct emitter *e, const struct pp_site_desc *desc, uintptr_t record,
+                       struct labels *labels, struct pp_site_layout *layout)
+{
+    const bool forced = desc->kind == PP_SITE_FORCED;
+    const struct labels to = *labels;
+    if (!forced)
+        emit_test(e, desc, &to);
+    if (forced || desc->counter != PP_COUNTER_SITE)
+        emit_literal(e, to.record);
     layout->relocs[0] = (pp_reloc) {
-        .offset = (uint32_t) e.length,
+        .offset = (uint32_t) e->length,
         .type = R_AARCH64_CALL26,
         .section = PP_IN_CODE,
         .symbol = emit_patchpoint_stub(desc->save),
     };
     layout->reloc_count = 1;
-    emit_le32(&e, 0x94000000); /* bl stub */
-    layout->return_offset = e.length;
-    emit_le32(&e, BR_X16);
-    emit_le64(&e, record);
+    emit_le32(e, 0x94000000); /* bl stub */
+    layout->return_offset = e->length;
+    emit_le32(e, BR_X16);
+    labels->record = e->length;
+    emit_le64(e, record);
+    labels->word = e->length;
+    if (!forced && desc->counter == PP_COUNTER_DATA)
+        emit_le64(e, (uintptr_t) desc->word);
+    labels->resume = e->length;
+}
+
+pp_status aarch64_emit_site(const struct pp_site_desc *desc, uintptr_t record, bool landing_pads,
+                            uint8_t *buffer, size_t capacity, struct pp_site_layout *layout)
+{
+    struct emitter e = { NULL, 0, 0 };
+    struct labels labels = { 0, 0, 0 };
+    emit_parts(&e, desc, record, &labels, layout);
+    e = (struct emitter) { buffer, capacity, 0 };
+    emit_parts(&e, desc, record, &labels, layout);
     layout->resume_offset = e.length;
-    if (landing_pads)
+    if (landing_pads && desc->kind != PP_SITE_FORCED)
         emit_le32(&e, BTI_J);
     layout->bytes = e.length;
     layout->align = 4;

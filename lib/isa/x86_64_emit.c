@@ -82,56 +82,94 @@ static void emit_moves(struct emitter *e, const struct save_move *move,
 
 /* ---- patchpoints -------------------------------------------------------- */
 
-/* movabs $record, %r11 */
-static void emit_record(struct emitter *e, uintptr_t record)
+struct operand {
+    unsigned base;
+    int32_t offset;
+};
+
+/* movabs $value, %r11 */
+static void emit_mov_r11(struct emitter *e, uint64_t value)
 {
     emit_byte(e, 0x49);
     emit_byte(e, 0xbb);
-    emit_le64(e, record);
+    emit_le64(e, value);
 }
 
-pp_status x86_64_emit_site(const struct pp_site_desc *desc, uintptr_t record, bool landing_pads,
-                           uint8_t *buffer, size_t capacity, struct pp_site_layout *layout)
+/* Where the counter or flag is; what leads there is in r11. */
+static struct operand emit_find(struct emitter *e, const struct pp_site_desc *desc,
+                                uintptr_t record)
 {
-    struct emitter e = { buffer, capacity, 0 };
-    bool in_record = desc->counter == PP_COUNTER_SITE;
-    bool red_zone = (desc->flags & PP_SITE_RED_ZONE) != 0;
-
-    if (in_record) {
-        emit_record(&e, record);
-        emit_byte(&e, 0x41); /* decl PP_SITE_COUNTER(%r11) */
-        emit_byte(&e, 0xff);
-        emit_operand(&e, 1, R11, PP_SITE_COUNTER);
-    } else {
-        emit_byte(&e, 0xff); /* decl counter(%rbp) */
-        emit_operand(&e, 1, RBP, desc->counter_offset);
+    switch (desc->counter) {
+    case PP_COUNTER_SITE:
+        emit_mov_r11(e, record);
+        return (struct operand) { R11, PP_SITE_COUNTER };
+    case PP_COUNTER_DATA:
+        emit_mov_r11(e, (uintptr_t) desc->word);
+        return (struct operand) { R11, 0 };
+    case PP_COUNTER_THREAD:
+        emit_load(e, R11, desc->thread_offset);
+        return (struct operand) { R11, desc->counter_offset };
+    default:
+        return (struct operand) { RBP, desc->counter_offset };
     }
-    /* jg resume: over a record, a call and a jump, with or without two leas */
-    size_t over = (in_record ? 0 : 10) + 5 + 3 + (red_zone ? 5 + 8 : 0);
-    emit_byte(&e, 0x7f);
-    emit_byte(&e, (uint8_t) over);
-    if (!in_record)
-        emit_record(&e, record);
+}
+
+/* decl, and jg over `bytes`; or cmp $0, and je over them */
+static void emit_test(struct emitter *e, const struct pp_site_desc *desc, uintptr_t record,
+                      size_t bytes)
+{
+    bool polled = desc->kind == PP_SITE_POLLED;
+    struct operand at = emit_find(e, desc, record);
+    if (at.base >= R8)
+        emit_byte(e, 0x41);
+    emit_byte(e, !polled ? 0xff : desc->flags & PP_SITE_BYTE ? 0x80 : 0x83);
+    emit_operand(e, polled ? 7 : 1, at.base, at.offset);
+    if (polled)
+        emit_byte(e, 0);
+    emit_byte(e, polled ? 0x74 : 0x7f);
+    emit_byte(e, (uint8_t) bytes);
+}
+
+/* The call, and the jump to where its answer says. */
+static void emit_call(struct emitter *e, const struct pp_site_desc *desc,
+                      struct pp_site_layout *layout)
+{
+    bool red_zone = (desc->flags & PP_SITE_RED_ZONE) != 0;
     if (red_zone)
-        emit_lea(&e, RSP, RSP, -RED_ZONE);
-    emit_byte(&e, 0xe8); /* call the stub */
+        emit_lea(e, RSP, RSP, -RED_ZONE);
+    emit_byte(e, 0xe8); /* call the stub */
     layout->relocs[0] = (pp_reloc) {
-        .offset = (uint32_t) e.length,
+        .offset = (uint32_t) e->length,
         .type = R_X86_64_PLT32,
         .section = PP_IN_CODE,
         .symbol = emit_patchpoint_stub(desc->save),
         .addend = -4,
     };
     layout->reloc_count = 1;
-    emit_le32(&e, 0);
-    layout->return_offset = e.length;
+    emit_le32(e, 0);
+    layout->return_offset = e->length;
     if (red_zone)
-        emit_lea(&e, RSP, RSP, RED_ZONE);
-    emit_byte(&e, 0x41); /* jmp *%r11 */
-    emit_byte(&e, 0xff);
-    emit_byte(&e, 0xe3);
+        emit_lea(e, RSP, RSP, RED_ZONE);
+    emit_byte(e, 0x41); /* jmp *%r11 */
+    emit_byte(e, 0xff);
+    emit_byte(e, 0xe3);
+}
+
+pp_status x86_64_emit_site(const struct pp_site_desc *desc, uintptr_t record, bool landing_pads,
+                           uint8_t *buffer, size_t capacity, struct pp_site_layout *layout)
+{
+    struct emitter e = { buffer, capacity, 0 };
+    bool forced = desc->kind == PP_SITE_FORCED;
+    bool has_record = !forced && desc->counter == PP_COUNTER_SITE;
+    size_t lea_bytes = desc->flags & PP_SITE_RED_ZONE ? 5 + 8 : 0;
+
+    if (!forced)
+        emit_test(&e, desc, record, (has_record ? 0 : 10) + 5 + 3 + lea_bytes);
+    if (!has_record)
+        emit_mov_r11(&e, record);
+    emit_call(&e, desc, layout);
     layout->resume_offset = e.length;
-    if (landing_pads)
+    if (landing_pads && !forced)
         emit_endbr64(&e);
     layout->bytes = e.length;
     layout->align = 1;

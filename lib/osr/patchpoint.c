@@ -37,14 +37,28 @@ static uint64_t sp_of(const struct pp_regs *regs)
     return ((const uint64_t *) regs)[PP_REGS_SP / 8];
 }
 
+/* The word that a counted site counts down. */
+static _Atomic int32_t *counter_of(struct site *site, const struct pp_regs *regs)
+{
+    const pp_site_desc *desc = &site->desc;
+    switch (desc->counter) {
+    case PP_COUNTER_SITE:
+        return &site->head.counter;
+    case PP_COUNTER_DATA:
+        return desc->word;
+    case PP_COUNTER_THREAD:
+        return (_Atomic int32_t *) (*(uintptr_t *) (fp_of(regs) + (int64_t) desc->thread_offset)
+                                    + (uintptr_t) desc->counter_offset);
+    default:
+        return (_Atomic int32_t *) (fp_of(regs) + (int64_t) desc->counter_offset);
+    }
+}
+
 /* A disabled site stays disabled: its slow path comes again as late as the counter allows. */
 static void rearm(struct site *site, uint32_t state, const struct pp_regs *regs)
 {
     int32_t count = state == PP_SITE_DISABLED ? INT32_MAX : site->desc.threshold;
-    if (site->desc.counter == PP_COUNTER_SITE)
-        atomic_store_explicit(&site->head.counter, count, memory_order_relaxed);
-    else
-        *(int32_t *) (fp_of(regs) + (int64_t) site->desc.counter_offset) = count;
+    atomic_store_explicit(counter_of(site, regs), count, memory_order_relaxed);
 }
 
 static uint64_t count(_Atomic uint64_t *counter)
@@ -59,41 +73,98 @@ static bool wins(struct site *site, uint64_t passes)
         && site_move(site, 1u << PP_SITE_IDLE | 1u << PP_SITE_COUNTING, PP_SITE_TRIGGERED);
 }
 
+static void fail(struct site *site, pp_status why)
+{
+    site_refuse(site, why);
+    atomic_store_explicit(&site->head.state, PP_SITE_FAILED, memory_order_release);
+}
+
 /* Only the winner is here, and only it leaves TRIGGERED and COMPILING. */
 static void produce(struct site *site, const struct pp_regs *regs)
 {
     count(&site->triggers);
     if (fp_of(regs) - sp_of(regs) != site->tier0.frame_bytes) {
         /* Not the frame that the site was described with: a body would overwrite it. */
-        count(&site->refusals);
-        atomic_store_explicit(&site->head.state, PP_SITE_FAILED, memory_order_release);
+        fail(site, PP_E_ABI);
         return;
     }
     atomic_store_explicit(&site->head.state, PP_SITE_COMPILING, memory_order_release);
     pp_entry *entry = NULL;
-    if (site->desc.produce(site->desc.host, site_handle(site), regs, &entry) == PP_OK)
+    pp_status status = site->desc.produce(site->desc.host, site_handle(site), regs, &entry);
+    if (status == PP_OK)
         (void) site_publish(site, entry);
     else
-        atomic_store_explicit(&site->head.state, PP_SITE_FAILED, memory_order_release);
+        fail(site, status);
+}
+
+/* The target of a ready site, or 0. */
+static uintptr_t take_target(struct site *site)
+{
+    if (atomic_load_explicit(&site->head.state, memory_order_acquire) != PP_SITE_READY)
+        return 0;
+    count(&site->transitions);
+    return atomic_load_explicit(&site->head.target, memory_order_relaxed);
+}
+
+static uintptr_t pass_counted(struct site *site, uint32_t state, const struct pp_regs *regs)
+{
+    rearm(site, state, regs);
+    uint64_t passes = count(&site->slow_paths);
+    if (state != PP_SITE_READY && wins(site, passes))
+        produce(site, regs);
+    return take_target(site);
+}
+
+static pp_status why_not(struct site *site)
+{
+    switch (atomic_load_explicit(&site->head.state, memory_order_acquire)) {
+    case PP_SITE_FAILED:
+        return (pp_status) atomic_load_explicit(&site->last, memory_order_relaxed);
+    case PP_SITE_DISABLED:
+        return PP_E_STALE;
+    default:
+        return PP_E_BUSY;
+    }
+}
+
+/* Never 0: there may be no code behind the site. */
+static uintptr_t pass_forced(struct site *site, uint32_t state, const struct pp_regs *regs)
+{
+    count(&site->slow_paths);
+    if (state != PP_SITE_READY && wins(site, site->desc.hits))
+        produce(site, regs);
+    uintptr_t target = take_target(site);
+    if (target == 0 && site->desc.refused != NULL)
+        target = (uintptr_t) site->desc.refused(site->desc.host, site_handle(site), regs,
+                                                why_not(site));
+    return target != 0 ? target : (uintptr_t) site->desc.otherwise;
+}
+
+static uintptr_t pass_polled(struct site *site, uint32_t state, const struct pp_regs *regs)
+{
+    count(&site->slow_paths);
+    if (state == PP_SITE_DISABLED)
+        return 0;
+    /* Before the call, so that a request that comes meanwhile is not lost. */
+    if (site->desc.counter == PP_COUNTER_SITE)
+        atomic_exchange_explicit(&site->head.counter, 0, memory_order_acquire);
+    return (uintptr_t) site->desc.poll(site->desc.host, site_handle(site), regs);
 }
 
 uintptr_t patchpoint_slow(struct site_record *record, struct pp_regs *regs)
 {
     struct site *site = (struct site *) record;
     int kept = errno;
-
     uint32_t state = atomic_load_explicit(&record->state, memory_order_acquire);
-    rearm(site, state, regs);
-    hide_red_zone(site, regs);
-    uint64_t passes = count(&site->slow_paths);
-    if (state != PP_SITE_READY && wins(site, passes))
-        produce(site, regs);
+    uintptr_t target;
 
-    uintptr_t target = regs->pc + record->resume;
-    if (atomic_load_explicit(&record->state, memory_order_acquire) == PP_SITE_READY) {
-        count(&site->transitions);
-        target = atomic_load_explicit(&record->target, memory_order_relaxed);
-    }
+    hide_red_zone(site, regs);
+    if (site->desc.kind == PP_SITE_COUNTED)
+        target = pass_counted(site, state, regs);
+    else if (site->desc.kind == PP_SITE_FORCED)
+        target = pass_forced(site, state, regs);
+    else
+        target = pass_polled(site, state, regs);
     errno = kept;
-    return target;
+    return target != 0 ? target : regs->pc + record->resume;
 }

@@ -26,12 +26,19 @@ bool site_move(struct site *site, uint32_t from, uint32_t to)
     return true;
 }
 
+pp_status site_refuse(struct site *site, pp_status why)
+{
+    atomic_store_explicit(&site->last, why, memory_order_relaxed);
+    atomic_fetch_add_explicit(&site->refusals, 1, memory_order_relaxed);
+    return why;
+}
+
 pp_status site_publish(struct site *site, const pp_entry *handle)
 {
     struct entry *entry;
     pp_status status = entry_acquire(handle, site->record.pool, &site->tier0, &entry);
     if (status != PP_OK) {
-        atomic_fetch_add_explicit(&site->refusals, 1, memory_order_relaxed);
+        site_refuse(site, status);
         atomic_store_explicit(&site->head.state, PP_SITE_FAILED, memory_order_release);
         return status;
     }
@@ -47,14 +54,12 @@ pp_status pp_site_publish(pp_site *handle, pp_entry *entry)
     struct site *site = site_from(handle);
     if (site == NULL)
         return handle == NULL || entry == NULL ? PP_E_ARG : PP_E_STALE;
-    if (entry == NULL)
+    if (entry == NULL || site->desc.kind == PP_SITE_POLLED)
         return PP_E_ARG;
     /* Refused before anything moves; site_publish asks again, with a reference. */
     pp_status status = entry_check(entry, site->record.pool, &site->tier0);
-    if (status != PP_OK) {
-        atomic_fetch_add_explicit(&site->refusals, 1, memory_order_relaxed);
-        return status;
-    }
+    if (status != PP_OK)
+        return site_refuse(site, status);
     if (!site_move(site, 1u << PP_SITE_IDLE | 1u << PP_SITE_COUNTING | 1u << PP_SITE_FAILED,
                    PP_SITE_COMPILING))
         return pp_site_state(handle) == PP_SITE_DISABLED ? PP_E_STALE : PP_E_BUSY;
@@ -69,7 +74,22 @@ pp_status pp_site_disable(pp_site *handle)
     if (!site_move(site, ~(1u << PP_SITE_TRIGGERED | 1u << PP_SITE_COMPILING), PP_SITE_DISABLED))
         return PP_E_BUSY;
     if (site->desc.counter == PP_COUNTER_SITE)
-        atomic_store_explicit(&site->head.counter, INT32_MAX, memory_order_relaxed);
+        atomic_store_explicit(&site->head.counter,
+                              site->desc.kind == PP_SITE_POLLED ? 0 : INT32_MAX,
+                              memory_order_relaxed);
+    return PP_OK;
+}
+
+pp_status pp_site_request(pp_site *handle)
+{
+    struct site *site = site_from(handle);
+    if (site == NULL)
+        return handle == NULL ? PP_E_ARG : PP_E_STALE;
+    if (site->desc.kind != PP_SITE_POLLED || site->desc.counter != PP_COUNTER_SITE)
+        return PP_E_ARG;
+    if (atomic_load_explicit(&site->head.state, memory_order_acquire) == PP_SITE_DISABLED)
+        return PP_E_STALE;
+    atomic_store_explicit(&site->head.counter, 1, memory_order_release);
     return PP_OK;
 }
 

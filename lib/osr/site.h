@@ -39,6 +39,7 @@ struct site {
     pp_site_desc desc;         /* written once; hits at least 1, tier0 the copy below, error NULL */
     pp_tier0_layout tier0;     /* normalized */
     struct entry *_Atomic entry; /* referenced; NULL until ready */
+    _Atomic int last;          /* pp_status: the latest refusal, or PP_OK */
     _Atomic uint64_t slow_paths, triggers, transitions, refusals;
 };
 
@@ -51,6 +52,9 @@ pp_site *site_handle(const struct site *site);
  * success, else FAILED and the refusal counted.
  */
 pp_status site_publish(struct site *site, const pp_entry *entry);
+
+/* Count a refusal and keep its reason; returns it. */
+pp_status site_refuse(struct site *site, pp_status why);
 
 /* Move to another state if it is one of `from` (a mask of 1 << state). */
 bool site_move(struct site *site, uint32_t from, uint32_t to);
