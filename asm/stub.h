@@ -23,6 +23,10 @@
 #define STUB_LEAVE 2
 #define STUB_PATCHPOINT 3
 #define STUB_RESUME 4
+#define STUB_TRANSITION 5
+
+/* struct entry: what the transition stub reads. */
+#define ENTRY_THREAD_OFFSET 0
 
 #ifndef __ASSEMBLER__
 
@@ -89,6 +93,17 @@ extern const char patchpoint_mask[] __attribute__((visibility("hidden")));
  */
 struct site_record;
 uintptr_t patchpoint_slow(struct site_record *record, struct pp_regs *regs)
+    __attribute__((visibility("hidden")));
+
+/* Called by the code of an entry.  Not a C function. */
+extern const char transition[] __attribute__((visibility("hidden")));
+
+/*
+ * The C side of a transition: moves the values, and returns the body's code.  All
+ * registers of `regs` are loaded afterwards but SP and FP.
+ */
+struct entry;
+uintptr_t transition_run(const struct entry *entry, struct pp_regs *regs)
     __attribute__((visibility("hidden")));
 
 /*

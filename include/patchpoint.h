@@ -12,6 +12,7 @@
  *   retire.h      code that is given up while threads may run it
  *   site.h        patchpoints: counters, triggers, one winner that compiles
  *   osr.h         entries of optimized code, frame rules, and resuming
+ *   value.h       maps of values, from tier-0's frame to a body's
  *   activation.h  calls from C into compiled code and back, with anchors
  *   walk.h        a cursor over the frames of a thread, every frame validated
  *   emit.h        instruction bytes for hosts, on both architectures
@@ -42,6 +43,7 @@
 #include <patchpoint/span.h>
 #include <patchpoint/status.h>
 #include <patchpoint/trace.h>
+#include <patchpoint/value.h>
 #include <patchpoint/walk.h>
 
 #endif

@@ -185,9 +185,13 @@ static pp_status link_code(struct builder *b, const struct method *method, const
 static pp_status link_body(struct method *method, unsigned index)
 {
     struct builder b = { .status = PP_OK };
+    const struct method_replace *replace = method->shape.replace;
+    /* A body that replaces tier-0's frame goes on top of its own, if it has anything to save. */
+    bool whole = replace != NULL && method->shape.scheme == PP_CSR_RESERVE;
     pp_osr_frame frame = { .size = sizeof frame, .scheme = method->shape.scheme,
-                           .tier0 = &method->tier0, .used = SAVES,
-                           .local_bytes = method->shape.local_bytes };
+                           .tier0 = replace != NULL ? &replace->body : &method->tier0,
+                           .used = SAVES,
+                           .local_bytes = whole ? 0 : method->shape.local_bytes };
     pp_osr_layout prologue = { .size = sizeof prologue }, epilogue = { .size = sizeof epilogue };
     b.status = pp_emit_osr_prologue(&frame, b.code, sizeof b.code, &prologue);
     b.size = prologue.bytes;
@@ -201,6 +205,13 @@ static pp_status link_body(struct method *method, unsigned index)
     pp_entry_desc desc = { .size = sizeof desc, .style = PP_ON_TOP, .scheme = method->shape.scheme,
                            .code = pp_trace_entry(method->bodies[index]), .tier0 = &method->tier0,
                            .used = SAVES, .stack_bytes = prologue.stack_bytes, .host = method };
+    if (replace != NULL) {
+        desc.style = PP_REPLACE;
+        desc.body = &replace->body;
+        desc.values = replace->values;
+        desc.value_count = replace->value_count;
+        desc.thread_offset = method->shape.with_thread ? AT_THREAD : 0;
+    }
     return pp_entry_create(method->pool, &desc, &method->entries[index]);
 }
 
@@ -230,6 +241,7 @@ static pp_status make_sites(struct method *method)
         .threshold = shape->threshold, .hits = shape->hits, .save = shape->save,
         .flags = shape->flags, .thread_offset = shape->with_thread ? AT_THREAD : 0,
         .tier0 = &method->tier0, .produce = produce, .host = method,
+        .live_gpr = shape->live_gpr, .live_vector = shape->live_vector,
     };
     unsigned count = shape->kind == METHOD_NESTED ? 2 : 1;
     for (; method->site_count < count; method->site_count++) {

@@ -23,6 +23,13 @@ enum method_kind {
     METHOD_KINDS
 };
 
+/* A body of PP_REPLACE. */
+struct method_replace {
+    pp_tier0_layout body;
+    const pp_value *values;
+    size_t value_count;
+};
+
 struct method_shape {
     enum method_kind kind;
     pp_csr_scheme scheme;
@@ -35,6 +42,8 @@ struct method_shape {
     uint32_t hits;
     bool with_thread;      /* the site knows the slot with the thread */
     bool refuse;           /* producers fail */
+    uint32_t live_gpr, live_vector;       /* PP_SAVE_MASK */
+    const struct method_replace *replace; /* NULL: on top */
 };
 
 #define METHOD_SITES 2

@@ -37,6 +37,7 @@ check_PROGRAMS += \
 	check_code_span \
 	check_eh_frame \
 	check_emit \
+	check_entry \
 	check_environment \
 	check_fault \
 	check_fork \
@@ -84,6 +85,9 @@ check_eh_frame_SOURCES = tests/check_eh_frame.c tests/unwind_code.h
 check_eh_frame_CPPFLAGS = $(AM_CPPFLAGS) -I$(srcdir)/tests
 check_eh_frame_LDADD = $(LDADD) $(LIBUNWIND_LIBS)
 check_emit_SOURCES = tests/check_emit.c tests/code.h
+check_entry_SOURCES = tests/check_entry.c
+check_entry_CPPFLAGS = $(AM_CPPFLAGS) -I$(top_srcdir)
+check_entry_LDADD = libstress.la $(LDADD)
 check_environment_SOURCES = tests/check_environment.c tests/sanitized.h tests/snippet.h
 check_fault_SOURCES = tests/check_fault.c
 check_fork_SOURCES = tests/check_fork.c tests/snippet.h tests/spans.h

@@ -14,6 +14,15 @@
  *      ------------------------ SP at the patchpoint (16-aligned)
  *      OSR body's own saves and locals
  *      ------------------------ SP of the body
+ *
+ * Replace: the frame record stays where it is, and everything else of the frame
+ * is laid out anew, larger or smaller: values go where the body wants them, in
+ * memory and in registers, by a value map.  Nothing of tier-0's frame is left.
+ * The body's epilogue drops its frame like that of any function.
+ *
+ *      return address, caller's FP     <- FP, as in tier-0
+ *      save slots, locals of the body
+ *      ------------------------ SP of the body: FP - frame_bytes of its layout
  */
 #ifndef PATCHPOINT_OSR_H
 #define PATCHPOINT_OSR_H
@@ -21,6 +30,7 @@
 #include <patchpoint/activation.h>
 #include <patchpoint/frame.h>
 #include <patchpoint/pool.h>
+#include <patchpoint/value.h>
 
 #ifdef __cplusplus
 extern "C" {
@@ -89,7 +99,8 @@ typedef enum pp_csr_scheme {
 } pp_csr_scheme;
 
 typedef enum pp_osr_style {
-    PP_ON_TOP = 1
+    PP_ON_TOP = 1,
+    PP_REPLACE
 } pp_osr_style;
 
 /* A handle.  What never was one of this process, or whose pool is gone, must not be passed. */
@@ -105,6 +116,13 @@ typedef struct pp_entry_desc {
     size_t stack_bytes;            /* how far below tier-0's SP the body's frame reaches */
     void *host;
     pp_error *error;
+    /* PP_REPLACE; else 0 and NULL. */
+    const pp_tier0_layout *body;   /* copied: the frame that the body finds, with tier-0's cfa_offset */
+    const pp_value *values;        /* copied: where everything is, and where it goes */
+    size_t value_count;
+    int32_t thread_offset;         /* slot of tier-0's frame with the pp_thread, from FP, so that
+                                      walkers see this frame during the transition; 0: none */
+    uint32_t reserved;             /* 0 */
 } pp_entry_desc;
 
 /*
@@ -112,11 +130,22 @@ typedef struct pp_entry_desc {
  * cannot be freed before the entry.  Errors: PP_E_ARG; PP_E_FAULT if `code` is
  * not in a committed trace of this pool; PP_E_ABI if the scheme cannot work
  * with the layout (RESERVE: a used register without a slot).
+ *
+ * PP_REPLACE: at the body's first instruction FP and SP are those of its layout,
+ * and registers hold what the map says.  Callee-saved registers are, with
+ * PP_CSR_RESERVE, stored in the body's save area as the caller had them, those of
+ * body->saves.saved (all that the body uses); with PP_CSR_RELOAD (the body has no save
+ * area yet) in the registers, as at the entry of a function.  All others, the flags and
+ * r11 (x16, x17, x30) are undefined.  Such an entry has some instructions of its
+ * own in the pool; creating it may fail as linking a trace does.
  */
 PP_API pp_status pp_entry_create(pp_pool *pool, const pp_entry_desc *desc,
                                  pp_entry **entry) PP_MUST_CHECK;
 
-/* PP_E_BUSY while a site leads to it, PP_E_STALE if it was destroyed before. */
+/*
+ * PP_E_BUSY while a site leads to it, PP_E_STALE if it was destroyed before.
+ * PP_REPLACE: PP_E_SYSTEM, PP_E_NOMEM as pp_trace_free.
+ */
 PP_API pp_status pp_entry_destroy(pp_pool *pool, pp_entry *entry) PP_MUST_CHECK;
 
 /*

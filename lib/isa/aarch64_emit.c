@@ -370,3 +370,41 @@ pp_status aarch64_emit_resume(unsigned base, int32_t offset, uint8_t *buffer, si
     *bytes = e.length;
     return emit_finish(&e);
 }
+
+/* ---- transitions -------------------------------------------------------- */
+
+/*
+ * x16 has the target behind the call, so x17 serves for the body's SP.  SP moves
+ * in one instruction: what lies below it may be gone at any time.
+ */
+static void emit_body_sp(struct emitter *e, uint32_t frame_bytes)
+{
+    if (frame_bytes < 4096) {
+        emit_le32(e, 0xd1000000 | frame_bytes << 10 | FP << 5 | SP); /* sub sp, x29, # */
+        return;
+    }
+    emit_mov(e, X17, frame_bytes);
+    emit_le32(e, 0xcb206000 | X17 << 16 | FP << 5 | SP); /* sub sp, x29, x17, uxtx */
+}
+
+pp_status aarch64_emit_transition(const struct transition_code *code, uint8_t *buffer,
+                                  size_t capacity, struct transition_layout *layout)
+{
+    struct emitter e = { NULL, 0, 0 };
+    emit_body_sp(&e, code->frame_bytes);
+    uint32_t tail = (uint32_t) e.length;
+    e = (struct emitter) { buffer, capacity, 0 };
+    if (code->landing_pad)
+        emit_le32(&e, BTI_J);
+    emit_lower(&e, code->lower_bytes);
+    emit_le32(&e, 0x58000000 | X17 | (tail + 12) / 4 << 5); /* ldr x17, entry */
+    layout->call_offset = e.length;
+    layout->call_type = R_AARCH64_CALL26;
+    layout->call_addend = 0;
+    emit_le32(&e, 0x94000000); /* bl stub */
+    emit_body_sp(&e, code->frame_bytes);
+    emit_le32(&e, BR_X16);
+    emit_le64(&e, code->entry);
+    layout->bytes = e.length;
+    return emit_finish(&e);
+}

@@ -65,6 +65,23 @@ void osr_plan_from(const struct pp_osr_frame *frame, struct osr_plan *plan,
 /* Stack that is more than this is touched page by page on the way down. */
 #define PROBE_PAGE 4096u
 
+/* ---- transitions -------------------------------------------------------- */
+
+/* The code of an entry: it lowers SP, calls the transition stub, and jumps to the body. */
+struct transition_code {
+    bool landing_pad;
+    uint32_t lower_bytes;      /* SP at the call lies lower by this; a multiple of 16 */
+    uintptr_t entry;           /* what the stub is told */
+    uint32_t frame_bytes;      /* from FP down to the body's SP */
+};
+
+struct transition_layout {
+    size_t bytes;
+    size_t call_offset;        /* where the relocation of the call applies */
+    uint16_t call_type;
+    int64_t call_addend;
+};
+
 /* ---- the architectures -------------------------------------------------- */
 
 pp_status x86_64_emit_site(const struct pp_site_desc *desc, uintptr_t record, bool landing_pads,
@@ -76,6 +93,9 @@ pp_status x86_64_emit_osr_epilogue(const struct pp_osr_frame *frame, uint8_t *bu
 pp_status x86_64_emit_resume(unsigned base, int32_t offset, uint8_t *buffer, size_t capacity,
                              size_t *bytes);
 
+pp_status x86_64_emit_transition(const struct transition_code *code, uint8_t *buffer,
+                                 size_t capacity, struct transition_layout *layout);
+
 pp_status aarch64_emit_site(const struct pp_site_desc *desc, uintptr_t record, bool landing_pads,
                             uint8_t *buffer, size_t capacity, struct pp_site_layout *layout);
 pp_status aarch64_emit_osr_prologue(const struct pp_osr_frame *frame, uint8_t *buffer,
@@ -84,5 +104,7 @@ pp_status aarch64_emit_osr_epilogue(const struct pp_osr_frame *frame, uint8_t *b
                                     size_t capacity, struct pp_osr_layout *layout);
 pp_status aarch64_emit_resume(unsigned base, int32_t offset, uint8_t *buffer, size_t capacity,
                               size_t *bytes);
+pp_status aarch64_emit_transition(const struct transition_code *code, uint8_t *buffer,
+                                  size_t capacity, struct transition_layout *layout);
 
 #endif

@@ -12,6 +12,8 @@
 #ifndef ISA_ISA_H
 #define ISA_ISA_H
 
+#include "isa/emit.h"
+
 #include <patchpoint/emit.h>
 #include <patchpoint/frame.h>
 
@@ -116,6 +118,8 @@ struct isa {
                                    size_t capacity, struct pp_osr_layout *layout);
     pp_status (*emit_resume)(unsigned base, int32_t offset, uint8_t *buffer, size_t capacity,
                              size_t *bytes);
+    pp_status (*emit_transition)(const struct transition_code *code, uint8_t *buffer,
+                                 size_t capacity, struct transition_layout *layout);
 };
 
 extern const struct isa isa_x86_64, isa_aarch64;

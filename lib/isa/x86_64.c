@@ -320,4 +320,5 @@ const struct isa isa_x86_64 = {
     .emit_osr_prologue = x86_64_emit_osr_prologue,
     .emit_osr_epilogue = x86_64_emit_osr_epilogue,
     .emit_resume = x86_64_emit_resume,
+    .emit_transition = x86_64_emit_transition,
 };

@@ -242,3 +242,27 @@ pp_status x86_64_emit_resume(unsigned base, int32_t offset, uint8_t *buffer, siz
     *bytes = e.length;
     return emit_finish(&e);
 }
+
+/* ---- transitions -------------------------------------------------------- */
+
+/* r11 is the only register that the body finds undefined. */
+pp_status x86_64_emit_transition(const struct transition_code *code, uint8_t *buffer,
+                                 size_t capacity, struct transition_layout *layout)
+{
+    struct emitter e = { buffer, capacity, 0 };
+    if (code->landing_pad)
+        emit_endbr64(&e);
+    emit_lower(&e, code->lower_bytes);
+    emit_mov_r11(&e, code->entry);
+    emit_byte(&e, 0xe8); /* call the stub */
+    layout->call_offset = e.length;
+    layout->call_type = R_X86_64_PLT32;
+    layout->call_addend = -4;
+    emit_le32(&e, 0);
+    emit_lea(&e, RSP, RBP, -(int32_t) code->frame_bytes);
+    emit_byte(&e, 0x41); /* jmp *%r11 */
+    emit_byte(&e, 0xff);
+    emit_byte(&e, 0xe3);
+    layout->bytes = e.length;
+    return emit_finish(&e);
+}

@@ -9,25 +9,66 @@
 #include "link/trace.h"
 #include "osr/room.h"
 #include "osr/tier0.h"
+#include "osr/transition.h"
+#include "sized.h"
+
+#include "stub.h"
+
+#include <stddef.h>
 
 /* No body reaches farther below tier-0's SP. */
 #define STACK_LIMIT ((size_t) 1 << 29)
+#define DESC_BYTES offsetof(pp_entry_desc, body) /* of the first layout */
+
+/* "ppEntry" and the layout of struct entry, which compiled code knows by its address. */
+#define SEAL (UINT64_C(0x7070456e74727900) | 1)
+
+_Static_assert(offsetof(struct entry, thread_offset) == ENTRY_THREAD_OFFSET, "the stub reads it");
+
+static uint64_t seal_of(const struct entry *entry)
+{
+    return SEAL ^ (uint64_t) isa_host.arch << 8 ^ (uintptr_t) entry << 12;
+}
 
 struct entry *entry_from(const pp_entry *handle)
 {
     struct entry *entry = handle_address(handle);
-    return entry != NULL && record_is(&entry->record, handle) ? entry : NULL;
+    return entry != NULL && record_is(&entry->record, handle) && entry->seal == seal_of(entry)
+               ? entry : NULL;
 }
 
-pp_status entry_check(const pp_entry *handle, const pp_pool *pool, const pp_tier0_layout *tier0)
+/* Whether a site keeps what the map reads.  All classes keep the registers that C functions keep. */
+static bool keeps_sources(const pp_site_desc *site, const struct value_program *program)
+{
+    if (program == NULL)
+        return true;
+    uint32_t kept_by_c = (uint32_t) callee_saved(isa_host.arch)
+                         | 1u << PP_REGS_SP / 8 | 1u << PP_REGS_FP / 8;
+    switch (site->save) {
+    case PP_SAVE_V128:
+    case PP_SAVE_V256:
+    case PP_SAVE_V512:
+        return true;
+    case PP_SAVE_MASK:
+        return !(program->gpr & ~(site->live_gpr | kept_by_c))
+            && !(program->vector & ~site->live_vector);
+    default:
+        return program->vector == 0;
+    }
+}
+
+pp_status entry_check(const pp_entry *handle, const pp_pool *pool, const pp_site_desc *site)
 {
     struct entry *entry = entry_from(handle);
     if (entry != NULL && entry->record.pool != pool)
         return PP_E_FAULT;
-    return pp_entry_check(handle, tier0);
+    pp_status status = pp_entry_check(handle, site->tier0);
+    if (status == PP_OK && !keeps_sources(site, entry->program))
+        status = PP_E_ABI;
+    return status;
 }
 
-pp_status entry_acquire(const pp_entry *handle, const pp_pool *pool, const pp_tier0_layout *tier0,
+pp_status entry_acquire(const pp_entry *handle, const pp_pool *pool, const pp_site_desc *site,
                         struct entry **result)
 {
     struct entry *entry = entry_from(handle);
@@ -41,7 +82,7 @@ pp_status entry_acquire(const pp_entry *handle, const pp_pool *pool, const pp_ti
                                                     references + 1, memory_order_acq_rel,
                                                     memory_order_relaxed));
     /* With the reference it cannot be destroyed; it may have been just before. */
-    pp_status status = entry_check(handle, pool, tier0);
+    pp_status status = entry_check(handle, pool, site);
     if (status != PP_OK) {
         entry_release(entry);
         return status;
@@ -65,9 +106,7 @@ pp_status pp_entry_check(const pp_entry *handle, const pp_tier0_layout *layout)
     if (status != PP_OK)
         return status;
     /* The trace is alive as long as the entry is: it is held. */
-    if (entry->style != PP_ON_TOP || !tier0_equal(&entry->tier0, &tier0))
-        return PP_E_ABI;
-    return PP_OK;
+    return tier0_equal(&entry->tier0, &tier0) ? PP_OK : PP_E_ABI;
 }
 
 const void *pp_entry_code(const pp_entry *handle)
@@ -76,20 +115,84 @@ const void *pp_entry_code(const pp_entry *handle)
     return entry == NULL ? NULL : entry->code;
 }
 
-static pp_status check_desc(const pp_entry_desc *desc, pp_tier0_layout *tier0)
+/* ---- descriptions ----------------------------------------------------------- */
+
+/* What a description comes to. */
+struct plan {
+    pp_tier0_layout tier0, body; /* normalized */
+    size_t moves;
+};
+
+static pp_status check_common(const pp_entry_desc *desc, struct plan *plan)
 {
     pp_error *error = desc->error;
-    if (desc->style != PP_ON_TOP)
+    if (desc->style != PP_ON_TOP && desc->style != PP_REPLACE)
         return error_set(error, PP_E_ARG, "style: %d", (int) desc->style);
     if (desc->code == NULL || (uintptr_t) desc->code % isa_host.code_align != 0)
         return error_set(error, PP_E_ARG, "code: missing or misaligned");
     if (desc->stack_bytes > STACK_LIMIT)
         return error_set(error, PP_E_ARG, "stack_bytes: %zu", desc->stack_bytes);
-    pp_status status = tier0_from(isa_host.arch, desc->tier0, tier0, error);
+    if (desc->reserved != 0)
+        return error_set(error, PP_E_ARG, "reserved: not 0");
+    return tier0_from(isa_host.arch, desc->tier0, &plan->tier0, error);
+}
+
+static pp_status check_on_top(const pp_entry_desc *desc, const struct plan *plan)
+{
+    if (desc->body != NULL || desc->values != NULL || desc->value_count != 0
+        || desc->thread_offset != 0)
+        return error_set(desc->error, PP_E_ARG, "body, values, thread_offset: not in this style");
+    return tier0_check_scheme(isa_host.arch, &plan->tier0, desc->scheme, desc->used, desc->error);
+}
+
+/* The frame that a body of PP_REPLACE finds, and what its registers are saved in. */
+static pp_status check_body(const pp_entry_desc *desc, struct plan *plan)
+{
+    pp_error *error = desc->error;
+    if (desc->body == NULL)
+        return error_set(error, PP_E_ARG, "body: missing");
+    pp_status status = tier0_from(isa_host.arch, desc->body, &plan->body, error);
     if (status != PP_OK)
         return status;
-    return tier0_check_scheme(isa_host.arch, tier0, desc->scheme, desc->used, error);
+    if (plan->body.cfa_offset != plan->tier0.cfa_offset)
+        return error_set(error, PP_E_ABI, "body.cfa_offset: %u, and tier-0 has %u",
+                         (unsigned) plan->body.cfa_offset, (unsigned) plan->tier0.cfa_offset);
+    status = tier0_check_scheme(isa_host.arch, &plan->body, desc->scheme, desc->used, error);
+    if (status != PP_OK)
+        return status;
+    if (desc->scheme == PP_CSR_RELOAD && plan->body.saves.slots != 0)
+        return error_set(error, PP_E_ARG, "body.saves: the body has yet to make it (RELOAD)");
+    if (desc->scheme == PP_CSR_RESERVE && (desc->used & ~plan->body.saves.saved))
+        return error_set(error, PP_E_ABI, "used: a register that body.saves.saved has not");
+    return PP_OK;
 }
+
+static pp_status check_replace(const pp_entry_desc *desc, struct plan *plan)
+{
+    pp_status status = check_body(desc, plan);
+    if (status != PP_OK)
+        return status;
+    if (desc->thread_offset != 0) {
+        const char *fault = desc->thread_offset % 8 != 0
+            ? "not a multiple of 8" : tier0_slot_fault(&plan->tier0, desc->thread_offset, 8);
+        if (fault != NULL)
+            return error_set(desc->error, PP_E_ARG, "thread_offset: %s", fault);
+    }
+    const struct value_sides sides = { .arch = isa_host.arch, .tier0 = &plan->tier0,
+                                       .body = &plan->body };
+    return value_check(&sides, desc->values, desc->value_count, &plan->moves, desc->error);
+}
+
+static pp_status check_desc(const pp_entry_desc *desc, struct plan *plan)
+{
+    *plan = (struct plan) { .moves = 0 };
+    pp_status status = check_common(desc, plan);
+    if (status != PP_OK)
+        return status;
+    return desc->style == PP_ON_TOP ? check_on_top(desc, plan) : check_replace(desc, plan);
+}
+
+/* ---- making ----------------------------------------------------------------- */
 
 static struct entry *take(pp_pool *pool)
 {
@@ -100,40 +203,80 @@ static struct entry *take(pp_pool *pool)
     return record != NULL ? (struct entry *) ((char *) record - state->entries.offset) : NULL;
 }
 
+void entry_clear(struct entry *entry)
+{
+    if (entry->program != NULL)
+        pool_meta_free(entry->record.pool, entry->program,
+                       value_program_bytes(entry->program->count));
+    entry->program = NULL;
+}
+
 static void give(struct entry *entry)
 {
     pp_pool *pool = entry->record.pool;
+    entry_clear(entry);
     pool_lock(pool);
     struct osr_state *state = pool_room_state(pool, ROOM_OSR);
     record_give_locked(&state->entries, &entry->record);
     pool_unlock(pool);
 }
 
-pp_status pp_entry_create(pp_pool *pool, const pp_entry_desc *desc, pp_entry **result)
+static void fill_in(struct entry *entry, const pp_entry_desc *desc, const struct plan *plan)
 {
-    if (pool == NULL || desc == NULL || result == NULL || desc->size < sizeof *desc)
-        return PP_E_ARG;
-    pp_tier0_layout tier0;
-    pp_status status = check_desc(desc, &tier0);
-    if (status != PP_OK)
-        return status;
-    pp_trace *trace;
-    status = trace_hold(pool, (uintptr_t) desc->code, &trace);
-    if (status != PP_OK)
-        return error_set(desc->error, status, "code: not in a committed trace of this pool");
-    struct entry *entry = take(pool);
-    if (entry == NULL) {
-        trace_release(pool, trace);
-        return error_set(desc->error, PP_E_NOMEM, "no memory for an entry");
-    }
+    entry->seal = seal_of(entry);
     entry->style = desc->style;
     entry->scheme = desc->scheme;
     entry->code = desc->code;
-    entry->tier0 = tier0;
+    entry->target = (uintptr_t) desc->code;
+    entry->tier0 = plan->tier0;
+    entry->body = plan->body;
     entry->used = desc->used;
     entry->stack_bytes = desc->stack_bytes;
-    entry->trace = trace;
+    entry->thread_offset = desc->thread_offset;
     entry->host = desc->host;
+}
+
+static pp_status add_transition(struct entry *entry, const pp_entry_desc *desc,
+                                const struct plan *plan)
+{
+    pp_pool *pool = entry->record.pool;
+    entry->program = pool_meta_alloc(pool, value_program_bytes(plan->moves));
+    if (entry->program == NULL)
+        return error_set(desc->error, PP_E_NOMEM, "no memory for the values");
+    value_compile(desc->values, desc->value_count, entry->program);
+    if (transition_stack_bytes(entry) > entry->stack_bytes)
+        entry->stack_bytes = transition_stack_bytes(entry);
+    return transition_link(pool, entry, desc->error);
+}
+
+pp_status pp_entry_create(pp_pool *pool, const pp_entry_desc *given, pp_entry **result)
+{
+    pp_entry_desc desc;
+    struct plan plan;
+    if (pool == NULL || given == NULL || result == NULL
+        || !sized_read(&desc, sizeof desc, DESC_BYTES, given))
+        return PP_E_ARG;
+    pp_status status = check_desc(&desc, &plan);
+    if (status != PP_OK)
+        return status;
+    pp_trace *trace;
+    status = trace_hold(pool, (uintptr_t) desc.code, &trace);
+    if (status != PP_OK)
+        return error_set(desc.error, status, "code: not in a committed trace of this pool");
+    struct entry *entry = take(pool);
+    if (entry == NULL) {
+        trace_release(pool, trace);
+        return error_set(desc.error, PP_E_NOMEM, "no memory for an entry");
+    }
+    fill_in(entry, &desc, &plan);
+    entry->trace = trace;
+    if (desc.style != PP_ON_TOP)
+        status = add_transition(entry, &desc, &plan);
+    if (status != PP_OK) {
+        trace_release(pool, trace);
+        give(entry);
+        return status;
+    }
     record_birth(&entry->record);
     *result = record_handle(entry, &entry->record);
     return PP_OK;
@@ -152,6 +295,13 @@ pp_status pp_entry_destroy(pp_pool *pool, pp_entry *handle)
     if (!atomic_compare_exchange_strong_explicit(&entry->references, &none, ENTRY_CLOSED,
                                                  memory_order_acq_rel, memory_order_relaxed))
         return none == ENTRY_CLOSED ? PP_E_STALE : PP_E_BUSY;
+    if (entry->way != NULL) {
+        pp_status status = pp_trace_free(pool, entry->way);
+        if (status != PP_OK) { /* its code could not be cleared: all is as before */
+            atomic_store_explicit(&entry->references, 0, memory_order_release);
+            return status;
+        }
+    }
     record_death(&entry->record, handle);
     trace_release(pool, entry->trace);
     give(entry);

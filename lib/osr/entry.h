@@ -9,19 +9,27 @@
 #define OSR_ENTRY_H
 
 #include "osr/record.h"
+#include "osr/value.h"
 
-#include <patchpoint/osr.h>
-#include <patchpoint/trace.h>
+#include <patchpoint/site.h>
 
 #define ENTRY_CLOSED UINT32_MAX
 
+/* All but the record and the references is written once, before the entry is born. */
 struct entry {
+    int32_t thread_offset;       /* ENTRY_THREAD_OFFSET */
+    uint32_t reserved;
+    uint64_t seal;               /* magic, architecture and layout of this struct, and its address */
     struct record record;
     _Atomic uint32_t references; /* sites that lead here, or ENTRY_CLOSED */
     pp_osr_style style;
     pp_csr_scheme scheme;
-    const void *code;
+    const void *code;            /* of the body */
+    uintptr_t target;            /* where sites jump: to the body, or to the code in `way` */
     pp_tier0_layout tier0;       /* normalized */
+    pp_tier0_layout body;        /* PP_REPLACE: normalized */
+    struct value_program *program; /* PP_REPLACE: its own */
+    pp_trace *way;               /* PP_REPLACE: its own */
     uint64_t used;
     size_t stack_bytes;
     pp_trace *trace;             /* held */
@@ -32,17 +40,21 @@ struct entry {
 struct entry *entry_from(const pp_entry *handle);
 
 /*
- * pp_entry_check for a site of this pool: PP_E_FAULT for an entry of another, which
- * would go with that pool while the site still leads to it.
+ * pp_entry_check for a site of this pool, and whether the site keeps all registers
+ * that the entry reads.  PP_E_FAULT for an entry of another pool, which would go with
+ * that pool while the site still leads to it.
  */
-pp_status entry_check(const pp_entry *handle, const pp_pool *pool, const pp_tier0_layout *tier0);
+pp_status entry_check(const pp_entry *handle, const pp_pool *pool, const pp_site_desc *site);
 
 /*
- * Check the entry against a site's pool and frame and add a reference.  PP_E_STALE,
- * PP_E_FAULT, PP_E_ABI.  Lock-free.
+ * Check the entry against a site and add a reference.  PP_E_STALE, PP_E_FAULT,
+ * PP_E_ABI.  Lock-free.
  */
-pp_status entry_acquire(const pp_entry *handle, const pp_pool *pool, const pp_tier0_layout *tier0,
+pp_status entry_acquire(const pp_entry *handle, const pp_pool *pool, const pp_site_desc *site,
                         struct entry **entry);
 void entry_release(struct entry *entry);
+
+/* Give back what an entry has beside its record. */
+void entry_clear(struct entry *entry);
 
 #endif

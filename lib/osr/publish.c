@@ -36,14 +36,14 @@ pp_status site_refuse(struct site *site, pp_status why)
 pp_status site_publish(struct site *site, const pp_entry *handle)
 {
     struct entry *entry;
-    pp_status status = entry_acquire(handle, site->record.pool, &site->tier0, &entry);
+    pp_status status = entry_acquire(handle, site->record.pool, &site->desc, &entry);
     if (status != PP_OK) {
         site_refuse(site, status);
         atomic_store_explicit(&site->head.state, PP_SITE_FAILED, memory_order_release);
         return status;
     }
     atomic_store_explicit(&site->entry, entry, memory_order_relaxed);
-    atomic_store_explicit(&site->head.target, (uintptr_t) entry->code, memory_order_relaxed);
+    atomic_store_explicit(&site->head.target, entry->target, memory_order_relaxed);
     /* Pairs with the acquire load of the stub: READY seen, target seen. */
     atomic_store_explicit(&site->head.state, PP_SITE_READY, memory_order_release);
     return PP_OK;
@@ -57,7 +57,7 @@ pp_status pp_site_publish(pp_site *handle, pp_entry *entry)
     if (entry == NULL || site->desc.kind == PP_SITE_POLLED)
         return PP_E_ARG;
     /* Refused before anything moves; site_publish asks again, with a reference. */
-    pp_status status = entry_check(entry, site->record.pool, &site->tier0);
+    pp_status status = entry_check(entry, site->record.pool, &site->desc);
     if (status != PP_OK)
         return site_refuse(site, status);
     if (!site_move(site, 1u << PP_SITE_IDLE | 1u << PP_SITE_COUNTING | 1u << PP_SITE_FAILED,

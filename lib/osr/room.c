@@ -29,13 +29,15 @@ static void osr_close(pp_pool *pool)
     struct osr_state *state = pool_room_state(pool, ROOM_OSR);
     if (state == NULL)
         return;
+    for (struct record *r = state->entries.live; r != NULL; r = r->next)
+        entry_clear((struct entry *) ((char *) r - state->entries.offset));
     record_list_close(pool, &state->sites);
     record_list_close(pool, &state->entries);
     pool_meta_free(pool, state, sizeof *state);
 }
 
 /*
- * Every site's target is the code of its entry, and entries have a reference
+ * Every site leads where its entry says, and entries have a reference
  * for each site.  A thread that is about to publish may have one more: it takes
  * it first, without the lock.
  */
@@ -48,15 +50,14 @@ static pp_status verify_locked(struct osr_state *state, pp_error *error)
         if (entry == NULL)
             continue;
         held++;
-        if (atomic_load(&site->head.target) != (uintptr_t) entry->code)
-            return error_set(error, PP_E_FAULT, "site: its target is not the code of its entry");
+        if (atomic_load(&site->head.target) != entry->target)
+            return error_set(error, PP_E_FAULT, "site: its target is not that of its entry");
     }
     for (struct record *r = state->entries.live; r != NULL; r = r->next) {
         struct entry *entry = (struct entry *) ((char *) r - state->entries.offset);
         uint32_t count = atomic_load(&entry->references);
-        if (count == ENTRY_CLOSED)
-            return error_set(error, PP_E_FAULT, "entry: destroyed and still listed");
-        references += count;
+        if (count != ENTRY_CLOSED) /* else a thread is about to take it off the list */
+            references += count;
     }
     if (held > references)
         return error_set(error, PP_E_FAULT, "entries: %llu references, but %llu sites lead to one",

@@ -69,6 +69,24 @@ pp_status tier0_from(pp_arch arch, const pp_tier0_layout *from, pp_tier0_layout 
     return PP_OK;
 }
 
+static bool overlap(int64_t a, int64_t a_bytes, int64_t b, int64_t b_bytes)
+{
+    return a < b + b_bytes && b < a + a_bytes;
+}
+
+const char *tier0_slot_fault(const pp_tier0_layout *tier0, int64_t offset, int64_t bytes)
+{
+    const pp_save_area *saves = &tier0->saves;
+    if (offset < -(int64_t) tier0->frame_bytes || offset + bytes > (int64_t) tier0->cfa_offset)
+        return "outside the frame";
+    if (overlap(offset, bytes, 0, RECORD_BYTES))
+        return "in the frame record";
+    if (saves->slots != 0
+        && overlap(offset, bytes, saves->offset, 8 * __builtin_popcountll(saves->slots)))
+        return "in the save area";
+    return NULL;
+}
+
 bool tier0_equal(const pp_tier0_layout *a, const pp_tier0_layout *b)
 {
     return a->frame_bytes == b->frame_bytes && a->cfa_offset == b->cfa_offset

@@ -17,6 +17,9 @@ uint64_t callee_saved(pp_arch arch);
 pp_status tier0_from(pp_arch arch, const pp_tier0_layout *from, pp_tier0_layout *tier0,
                      pp_error *error);
 
+/* Why memory at FP + offset is not the frame's to hold a value, or NULL. */
+const char *tier0_slot_fault(const pp_tier0_layout *tier0, int64_t offset, int64_t bytes);
+
 /* Whether two normalized descriptions are of the same frame. */
 bool tier0_equal(const pp_tier0_layout *a, const pp_tier0_layout *b);
 

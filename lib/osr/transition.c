@@ -1,0 +1,109 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * From tier-0's frame to the body's.  All is read before anything is written:
+ * the values into staging, which the entry's code has reserved below both frames,
+ * and the caller's callee-saved registers, which tier-0 may have saved in memory
+ * that is about to change, into an array.  The truth about these is in tier-0's
+ * save area, and in the registers only for those that it did not save.
+ */
+#include <config.h>
+
+#include "osr/transition.h"
+
+#include "error.h"
+#include "isa/isa.h"
+#include "memory/pool.h"
+#include "osr/tier0.h"
+
+#include "stub.h"
+
+#include <string.h>
+
+#define CODE_BYTES 256
+#define STUB_BYTES 2048 /* the stub's frame and that of transition_run, with room to spare */
+
+/* ---- the move ------------------------------------------------------------- */
+
+/* Where a register is in pp_regs: its number, or its bit in a save area, tells. */
+static uint64_t *word_of(struct pp_regs *regs, unsigned bit)
+{
+    return bit < 32 ? &regs->gpr[bit] : (uint64_t *) regs->vector[bit - 32];
+}
+
+/* Copy registers between pp_regs and the slots of a save area. */
+static void load_saved(const pp_save_area *area, uintptr_t fp, struct pp_regs *regs)
+{
+    const uint64_t *slot = (const uint64_t *) (fp + (uintptr_t) (intptr_t) area->offset);
+    for (uint64_t left = area->slots; left != 0; left &= left - 1, slot++)
+        if (area->saved & left & -left)
+            *word_of(regs, (unsigned) __builtin_ctzll(left)) = *slot;
+}
+
+static void store_saved(const pp_save_area *area, uintptr_t fp, struct pp_regs *regs)
+{
+    uint64_t *slot = (uint64_t *) (fp + (uintptr_t) (intptr_t) area->offset);
+    for (uint64_t left = area->slots; left != 0; left &= left - 1, slot++)
+        if (area->saved & left & -left)
+            *slot = *word_of(regs, (unsigned) __builtin_ctzll(left));
+}
+
+uintptr_t transition_run(const struct entry *entry, struct pp_regs *regs)
+{
+    uintptr_t fp = regs->gpr[PP_REGS_FP / 8];
+    uint8_t *staging = (uint8_t *) regs->gpr[PP_REGS_SP / 8];
+    value_load(entry->program, regs, fp, fp, staging);
+    /* From here on the registers are the caller's again, as far as C functions keep them. */
+    load_saved(&entry->tier0.saves, fp, regs);
+    store_saved(&entry->body.saves, fp, regs);
+    value_store(entry->program, regs, fp, 0, staging);
+    return (uintptr_t) entry->code;
+}
+
+/* ---- its code ------------------------------------------------------------- */
+
+static uint32_t staging_bytes(const struct entry *entry)
+{
+    return entry->program->count * VALUE_BYTES;
+}
+
+/* How much lower the body's SP is than tier-0's. */
+static uint32_t growth(const struct entry *entry)
+{
+    return entry->body.frame_bytes > entry->tier0.frame_bytes
+               ? entry->body.frame_bytes - entry->tier0.frame_bytes : 0;
+}
+
+size_t transition_stack_bytes(const struct entry *entry)
+{
+    return (size_t) growth(entry) + staging_bytes(entry) + STUB_BYTES;
+}
+
+pp_status transition_link(pp_pool *pool, struct entry *entry, pp_error *error)
+{
+    uint8_t code[CODE_BYTES];
+    const struct transition_code shape = {
+        .landing_pad = pool_landing_pads(pool),
+        .lower_bytes = growth(entry) + staging_bytes(entry),
+        .entry = (uintptr_t) entry,
+        .frame_bytes = entry->body.frame_bytes,
+    };
+    struct transition_layout layout;
+    pp_status status = isa_host.emit_transition(&shape, code, sizeof code, &layout);
+    if (status != PP_OK)
+        return error_set(error, status, "no code for this transition");
+    pp_reloc call = { .offset = (uint32_t) layout.call_offset, .type = layout.call_type,
+                      .section = PP_IN_CODE, .addend = layout.call_addend,
+                      .symbol = pp_symbol_define(pool, NULL, transition) };
+    if (call.symbol == PP_SYMBOL_NONE)
+        return error_set(error, PP_E_NOMEM, "no memory for a symbol");
+    /* Tier-0's frame, under tier-0's rule: mostly its region has room. */
+    pp_frame_rule rule = { .size = sizeof rule, .kind = PP_FRAME_RECORD,
+                           .cfa_offset = entry->tier0.cfa_offset, .saves = entry->tier0.saves };
+    pp_trace_desc desc = { .size = sizeof desc, .name = "transition", .code = code,
+                           .code_size = layout.bytes, .relocs = &call, .reloc_count = 1,
+                           .frame = &rule, .error = error };
+    status = pp_trace_link(pool, &desc, &entry->way);
+    if (status == PP_OK)
+        entry->target = (uintptr_t) pp_trace_entry(entry->way);
+    return status;
+}
