@@ -96,7 +96,7 @@ uintptr_t patchpoint_slow(struct site_record *record, struct pp_regs *regs)
     __attribute__((visibility("hidden")));
 
 /* Called by the code of an entry.  Not a C function. */
-extern const char transition[] __attribute__((visibility("hidden")));
+extern const char frame_move[] __attribute__((visibility("hidden")));
 
 /*
  * The C side of a transition: moves the values, and returns the body's code.  All

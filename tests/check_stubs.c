@@ -177,7 +177,7 @@ START_TEST(every_stub_has_a_row)
         { "patchpoint_v512", patchpoint_v512, STUB_PATCHPOINT },
 #endif
         { "patchpoint_mask", patchpoint_mask, STUB_PATCHPOINT },
-        { "transition", transition, STUB_TRANSITION },
+        { "frame_move", frame_move, STUB_TRANSITION },
         { "frame_resume", (const void *) frame_resume, STUB_RESUME },
     };
     ck_assert_int_eq(stub_table_end - stub_table, sizeof stubs / sizeof stubs[0]);

@@ -34,18 +34,18 @@
 #define GPR(number) sp, #(PP_REGS_GPR + 8 * (number))
 #define VECTOR(number) sp, #(PP_REGS_VECTOR + 16 * (number))
 
-    HIDDEN(transition)
+    HIDDEN(frame_move)
     HIDDEN(transition_run)
 
-CODE(transition)
+CODE(frame_move)
     stp     x29, x30, [sp, #-16]!
     .cfi_def_cfa_offset 16
     .cfi_offset x29, -16
     .cfi_offset x30, -8
-.Ltransition_pushed:
+.Lframe_move_pushed:
     mov     x29, sp
     .cfi_def_cfa_register x29
-.Ltransition_set:
+.Lframe_move_set:
     sub     sp, sp, #FRAME
     mov     x16, #PP_SAVE_V128_VALUE
     str     x16, [sp, #PP_REGS_CLASS]
@@ -77,10 +77,10 @@ CODE(transition)
     stp     x30, x11, [sp, #PP_REGS_PC] /* and PP_REGS_FLAGS */
 
     ldrsw   x10, [x17, #ENTRY_THREAD_OFFSET]
-    cbz     x10, .Ltransition_no_thread
+    cbz     x10, .Lframe_move_no_thread
     ldr     x10, [x9, x10]
     str     x29, [x10, #PP_THREAD_EXIT_FP]
-.Ltransition_no_thread:
+.Lframe_move_no_thread:
     str     x10, [THREAD]
 
     mov     x0, x17
@@ -89,9 +89,9 @@ CODE(transition)
     mov     x16, x0
 
     ldr     x10, [THREAD]
-    cbz     x10, .Ltransition_no_thread_back
+    cbz     x10, .Lframe_move_no_thread_back
     str     xzr, [x10, #PP_THREAD_EXIT_FP]
-.Ltransition_no_thread_back:
+.Lframe_move_no_thread_back:
     ldr     x11, [sp, #PP_REGS_FLAGS]
     msr     nzcv, x11
     .irp n, 0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15
@@ -120,9 +120,9 @@ CODE(transition)
     .cfi_def_cfa_offset 0
     .cfi_same_value x29
     .cfi_same_value x30
-.Ltransition_popped:
+.Lframe_move_popped:
     ret
-.Ltransition_end:
-END(transition)
+.Lframe_move_end:
+END(frame_move)
 
-    STUB_ROW(transition, STUB_TRANSITION)
+    STUB_ROW(frame_move, STUB_TRANSITION)

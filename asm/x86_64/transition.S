@@ -37,7 +37,7 @@
 #define XMM(number) (PP_REGS_VECTOR + 16 * (number))(%rsp)
 #define FLAGS_DF 0x400
 
-    HIDDEN(transition)
+    HIDDEN(frame_move)
     HIDDEN(transition_run)
 
     .macro  each_gpr instruction
@@ -62,14 +62,14 @@
     mov     GPR(\number), %\register
     .endm
 
-CODE(transition)
+CODE(frame_move)
     push    %rbp
     .cfi_def_cfa_offset 16
     .cfi_offset rbp, -16
-.Ltransition_pushed:
+.Lframe_move_pushed:
     mov     %rsp, %rbp
     .cfi_def_cfa_register rbp
-.Ltransition_set:
+.Lframe_move_set:
     sub     $FRAME, %rsp
     and     $-16, %rsp
     movq    $PP_SAVE_V128_VALUE, PP_REGS_CLASS(%rsp)
@@ -87,16 +87,16 @@ CODE(transition)
     pop     %rax
     mov     %rax, PP_REGS_FLAGS(%rsp)
     test    $FLAGS_DF, %eax
-    jz      .Ltransition_df_off
+    jz      .Lframe_move_df_off
     cld
-.Ltransition_df_off:
+.Lframe_move_df_off:
 
     movslq  ENTRY_THREAD_OFFSET(%r11), %rax
     test    %rax, %rax
-    jz      .Ltransition_no_thread
+    jz      .Lframe_move_no_thread
     mov     (%rcx,%rax), %rax
     mov     %rbp, PP_THREAD_EXIT_FP(%rax)
-.Ltransition_no_thread:
+.Lframe_move_no_thread:
     mov     %rax, THREAD
 
     mov     %r11, %rdi
@@ -106,13 +106,13 @@ CODE(transition)
 
     mov     THREAD, %rax
     test    %rax, %rax
-    jz      .Ltransition_no_thread_back
+    jz      .Lframe_move_no_thread_back
     movq    $0, PP_THREAD_EXIT_FP(%rax)
-.Ltransition_no_thread_back:
+.Lframe_move_no_thread_back:
     testl   $FLAGS_DF, PP_REGS_FLAGS(%rsp)
-    jz      .Ltransition_df_clear
+    jz      .Lframe_move_df_clear
     std
-.Ltransition_df_clear:
+.Lframe_move_df_clear:
     .irp n, 0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15
     movaps  XMM(\n), %xmm\n
     .endr
@@ -120,9 +120,9 @@ CODE(transition)
     leave
     .cfi_def_cfa rsp, 8
     .cfi_same_value rbp
-.Ltransition_popped:
+.Lframe_move_popped:
     ret
-.Ltransition_end:
-END(transition)
+.Lframe_move_end:
+END(frame_move)
 
-    STUB_ROW(transition, STUB_TRANSITION)
+    STUB_ROW(frame_move, STUB_TRANSITION)

@@ -93,7 +93,7 @@ pp_status transition_link(pp_pool *pool, struct entry *entry, pp_error *error)
         return error_set(error, status, "no code for this transition");
     pp_reloc call = { .offset = (uint32_t) layout.call_offset, .type = layout.call_type,
                       .section = PP_IN_CODE, .addend = layout.call_addend,
-                      .symbol = pp_symbol_define(pool, NULL, transition) };
+                      .symbol = pp_symbol_define(pool, NULL, frame_move) };
     if (call.symbol == PP_SYMBOL_NONE)
         return error_set(error, PP_E_NOMEM, "no memory for a symbol");
     /* Tier-0's frame, under tier-0's rule: mostly its region has room. */
