@@ -13,6 +13,7 @@
  *   site.h        patchpoints: counters, triggers, one winner that compiles
  *   osr.h         entries of optimized code, frame rules, and resuming
  *   value.h       maps of values, from tier-0's frame to a body's
+ *   token.h       code addresses that continuations may keep
  *   activation.h  calls from C into compiled code and back, with anchors
  *   walk.h        a cursor over the frames of a thread, every frame validated
  *   emit.h        instruction bytes for hosts, on both architectures
@@ -42,6 +43,7 @@
 #include <patchpoint/site.h>
 #include <patchpoint/span.h>
 #include <patchpoint/status.h>
+#include <patchpoint/token.h>
 #include <patchpoint/trace.h>
 #include <patchpoint/value.h>
 #include <patchpoint/walk.h>

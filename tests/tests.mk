@@ -63,6 +63,7 @@ check_PROGRAMS += \
 	check_sweep \
 	check_symbol \
 	check_synth \
+	check_token \
 	check_trace \
 	check_unwind \
 	check_verify \
@@ -143,6 +144,7 @@ check_throw_libunwind_CPPFLAGS = $(check_throw_CPPFLAGS) -DLIBUNWIND_FIRST
 check_throw_libunwind_LDFLAGS = $(check_throw_LDFLAGS)
 check_throw_libunwind_LDADD = libstress.la libpatchpoint-core.la $(LIBUNWIND_LIBS) -lgcc_s \
 	$(CHECK_LIBS) $(PTHREAD_LIBS)
+check_token_SOURCES = tests/check_token.c
 check_trace_SOURCES = tests/check_trace.c tests/sanitized.h tests/snippet.h
 check_unwind_SOURCES = tests/check_unwind.c tests/step.c tests/step.h
 check_unwind_CPPFLAGS = $(AM_CPPFLAGS) -I$(top_srcdir) -I$(srcdir)/tests

@@ -87,6 +87,39 @@ PP_API pp_status pp_emit_osr_epilogue(const pp_osr_frame *frame, void *buffer, s
 PP_API pp_status pp_emit_resume(pp_arch arch, unsigned base, int32_t offset, void *buffer,
                                 size_t capacity, size_t *bytes) PP_MUST_CHECK;
 
+/*
+ * The non-local jump through a register: what a prologue does with the address that it
+ * was handed.  Nothing is changed but, on AArch64, x16, if `reg` is neither x16 nor x17:
+ * a landing pad for calls (bti c) takes jumps through these two only.
+ *
+ *      x86-64   jmp *reg                   41? ff /4
+ *      AArch64  mov x16, xreg; br x16      aa0003f0 | reg << 16, d61f0200
+ *
+ * SP and, on AArch64, register 31 are PP_E_ARG.
+ */
+PP_API pp_status pp_emit_jump_register(pp_arch arch, unsigned reg, void *buffer, size_t capacity,
+                                       size_t *bytes) PP_MUST_CHECK;
+
+typedef struct pp_address_layout {
+    size_t size;          /* set by the caller */
+    size_t bytes;         /* written to the buffer */
+    unsigned reloc_count;
+    pp_reloc relocs[2];   /* offsets from the first byte */
+} pp_address_layout;
+
+/*
+ * The address of a place in code, in a register: a function's own entry for its
+ * continuation, with PP_SYMBOL_CODE and the offset in the trace as `addend`; or any
+ * symbol in reach.  Position-independent; changes nothing else.
+ *
+ *      x86-64   lea  symbol + addend(%rip), reg        R_X86_64_PC32
+ *      AArch64  adrp xreg, symbol + addend             R_AARCH64_ADR_PREL_PG_HI21
+ *               add  xreg, xreg, :lo12:                R_AARCH64_ADD_ABS_LO12_NC
+ */
+PP_API pp_status pp_emit_address(pp_arch arch, unsigned reg, pp_symbol symbol, int64_t addend,
+                                 void *buffer, size_t capacity,
+                                 pp_address_layout *layout) PP_MUST_CHECK;
+
 #ifdef __cplusplus
 }
 #endif

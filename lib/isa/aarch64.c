@@ -405,5 +405,7 @@ const struct isa isa_aarch64 = {
     .emit_osr_prologue = aarch64_emit_osr_prologue,
     .emit_osr_epilogue = aarch64_emit_osr_epilogue,
     .emit_resume = aarch64_emit_resume,
+    .emit_jump_register = aarch64_emit_jump_register,
+    .emit_address = aarch64_emit_address,
     .emit_transition = aarch64_emit_transition,
 };

@@ -371,6 +371,33 @@ pp_status aarch64_emit_resume(unsigned base, int32_t offset, uint8_t *buffer, si
     return emit_finish(&e);
 }
 
+pp_status aarch64_emit_jump_register(unsigned reg, uint8_t *buffer, size_t capacity, size_t *bytes)
+{
+    struct emitter e = { buffer, capacity, 0 };
+    if (reg != X16 && reg != X17) {
+        emit_le32(&e, 0xaa0003e0 | reg << 16 | X16); /* mov x16, reg */
+        reg = X16;
+    }
+    emit_le32(&e, 0xd61f0000 | reg << 5); /* br */
+    *bytes = e.length;
+    return emit_finish(&e);
+}
+
+pp_status aarch64_emit_address(unsigned reg, pp_symbol symbol, int64_t addend, uint8_t *buffer,
+                               size_t capacity, struct pp_address_layout *layout)
+{
+    static const uint16_t types[] = { R_AARCH64_ADR_PREL_PG_HI21, R_AARCH64_ADD_ABS_LO12_NC };
+    struct emitter e = { buffer, capacity, 0 };
+    emit_le32(&e, 0x90000000 | reg);            /* adrp reg, symbol */
+    emit_le32(&e, 0x91000000 | reg << 5 | reg); /* add reg, reg, :lo12:symbol */
+    for (unsigned i = 0; i < 2; i++)
+        layout->relocs[i] = (pp_reloc) { .offset = 4 * i, .type = types[i], .section = PP_IN_CODE,
+                                         .symbol = symbol, .addend = addend };
+    layout->reloc_count = 2;
+    layout->bytes = e.length;
+    return emit_finish(&e);
+}
+
 /* ---- transitions -------------------------------------------------------- */
 
 /*

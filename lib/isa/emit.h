@@ -93,6 +93,9 @@ pp_status x86_64_emit_osr_epilogue(const struct pp_osr_frame *frame, uint8_t *bu
 pp_status x86_64_emit_resume(unsigned base, int32_t offset, uint8_t *buffer, size_t capacity,
                              size_t *bytes);
 
+pp_status x86_64_emit_jump_register(unsigned reg, uint8_t *buffer, size_t capacity, size_t *bytes);
+pp_status x86_64_emit_address(unsigned reg, pp_symbol symbol, int64_t addend, uint8_t *buffer,
+                              size_t capacity, struct pp_address_layout *layout);
 pp_status x86_64_emit_transition(const struct transition_code *code, uint8_t *buffer,
                                  size_t capacity, struct transition_layout *layout);
 
@@ -104,6 +107,9 @@ pp_status aarch64_emit_osr_epilogue(const struct pp_osr_frame *frame, uint8_t *b
                                     size_t capacity, struct pp_osr_layout *layout);
 pp_status aarch64_emit_resume(unsigned base, int32_t offset, uint8_t *buffer, size_t capacity,
                               size_t *bytes);
+pp_status aarch64_emit_jump_register(unsigned reg, uint8_t *buffer, size_t capacity, size_t *bytes);
+pp_status aarch64_emit_address(unsigned reg, pp_symbol symbol, int64_t addend, uint8_t *buffer,
+                               size_t capacity, struct pp_address_layout *layout);
 pp_status aarch64_emit_transition(const struct transition_code *code, uint8_t *buffer,
                                   size_t capacity, struct transition_layout *layout);
 

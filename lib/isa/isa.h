@@ -118,6 +118,9 @@ struct isa {
                                    size_t capacity, struct pp_osr_layout *layout);
     pp_status (*emit_resume)(unsigned base, int32_t offset, uint8_t *buffer, size_t capacity,
                              size_t *bytes);
+    pp_status (*emit_jump_register)(unsigned reg, uint8_t *buffer, size_t capacity, size_t *bytes);
+    pp_status (*emit_address)(unsigned reg, pp_symbol symbol, int64_t addend, uint8_t *buffer,
+                              size_t capacity, struct pp_address_layout *layout);
     pp_status (*emit_transition)(const struct transition_code *code, uint8_t *buffer,
                                  size_t capacity, struct transition_layout *layout);
 };

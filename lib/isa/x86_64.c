@@ -320,5 +320,7 @@ const struct isa isa_x86_64 = {
     .emit_osr_prologue = x86_64_emit_osr_prologue,
     .emit_osr_epilogue = x86_64_emit_osr_epilogue,
     .emit_resume = x86_64_emit_resume,
+    .emit_jump_register = x86_64_emit_jump_register,
+    .emit_address = x86_64_emit_address,
     .emit_transition = x86_64_emit_transition,
 };

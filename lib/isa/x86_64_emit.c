@@ -243,6 +243,33 @@ pp_status x86_64_emit_resume(unsigned base, int32_t offset, uint8_t *buffer, siz
     return emit_finish(&e);
 }
 
+pp_status x86_64_emit_jump_register(unsigned reg, uint8_t *buffer, size_t capacity, size_t *bytes)
+{
+    struct emitter e = { buffer, capacity, 0 };
+    if (reg >= R8)
+        emit_byte(&e, 0x41);
+    emit_byte(&e, 0xff); /* jmp *reg */
+    emit_byte(&e, (uint8_t) (0xe0 | (reg & 7)));
+    *bytes = e.length;
+    return emit_finish(&e);
+}
+
+pp_status x86_64_emit_address(unsigned reg, pp_symbol symbol, int64_t addend, uint8_t *buffer,
+                              size_t capacity, struct pp_address_layout *layout)
+{
+    struct emitter e = { buffer, capacity, 0 };
+    emit_byte(&e, (uint8_t) (0x48 | (reg >> 3) << 2)); /* lea symbol(%rip), reg */
+    emit_byte(&e, 0x8d);
+    emit_byte(&e, (uint8_t) (0x05 | (reg & 7) << 3));
+    layout->relocs[0] = (pp_reloc) { .offset = (uint32_t) e.length, .type = R_X86_64_PC32,
+                                     .section = PP_IN_CODE, .symbol = symbol,
+                                     .addend = addend - 4 };
+    layout->reloc_count = 1;
+    emit_le32(&e, 0);
+    layout->bytes = e.length;
+    return emit_finish(&e);
+}
+
 /* ---- transitions -------------------------------------------------------- */
 
 /* r11 is the only register that the body finds undefined. */

@@ -81,3 +81,43 @@ pp_status pp_emit_resume(pp_arch arch, unsigned base, int32_t offset, void *buff
         *bytes = size;
     return status;
 }
+
+/* Whether a general register may have an address, by its hardware number. */
+static bool holds_address(const struct isa *isa, unsigned reg)
+{
+    return isa->arch == PP_ARCH_AARCH64 ? reg < 31 : reg < 16 && reg != 4;
+}
+
+pp_status pp_emit_jump_register(pp_arch arch, unsigned reg, void *buffer, size_t capacity,
+                                size_t *bytes)
+{
+    const struct isa *isa = isa_find(arch);
+    if (isa == NULL || bytes == NULL || (buffer == NULL && capacity != 0)
+        || !holds_address(isa, reg))
+        return PP_E_ARG;
+    size_t size;
+    pp_status status = isa->emit_jump_register(reg, NULL, 0, &size);
+    if (status == PP_OK && buffer != NULL)
+        status = size <= capacity ? isa->emit_jump_register(reg, buffer, capacity, &size)
+                                  : PP_E_RANGE;
+    if (status == PP_OK)
+        *bytes = size;
+    return status;
+}
+
+pp_status pp_emit_address(pp_arch arch, unsigned reg, pp_symbol symbol, int64_t addend,
+                          void *buffer, size_t capacity, pp_address_layout *layout)
+{
+    const struct isa *isa = isa_find(arch);
+    if (isa == NULL || layout == NULL || layout->size < sizeof *layout
+        || (buffer == NULL && capacity != 0) || !holds_address(isa, reg))
+        return PP_E_ARG;
+    pp_address_layout result = { .size = layout->size };
+    pp_status status = isa->emit_address(reg, symbol, addend, NULL, 0, &result);
+    if (status == PP_OK && buffer != NULL)
+        status = result.bytes <= capacity
+            ? isa->emit_address(reg, symbol, addend, buffer, capacity, &result) : PP_E_RANGE;
+    if (status == PP_OK)
+        *layout = result;
+    return status;
+}

@@ -20,6 +20,8 @@ struct osr_state *osr_state_locked(pp_pool *pool)
     state->sites.offset = offsetof(struct site, record);
     state->entries.record_size = sizeof(struct entry);
     state->entries.offset = offsetof(struct entry, record);
+    state->pins.record_size = sizeof(struct pin);
+    state->pins.offset = offsetof(struct pin, record);
     pool_set_room_state(pool, ROOM_OSR, state);
     return state;
 }
@@ -33,6 +35,7 @@ static void osr_close(pp_pool *pool)
         entry_clear((struct entry *) ((char *) r - state->entries.offset));
     record_list_close(pool, &state->sites);
     record_list_close(pool, &state->entries);
+    record_list_close(pool, &state->pins);
     pool_meta_free(pool, state, sizeof *state);
 }
 

@@ -1,14 +1,15 @@
 /* SPDX-License-Identifier: MIT */
-/* What this room keeps for a pool: its sites and entries. */
+/* What this room keeps for a pool: its sites, entries and pins. */
 #ifndef OSR_ROOM_H
 #define OSR_ROOM_H
 
 #include "memory/pool.h"
 #include "osr/entry.h"
 #include "osr/site.h"
+#include "osr/token.h"
 
 struct osr_state {
-    struct record_list sites, entries;
+    struct record_list sites, entries, pins;
 };
 
 /* The state of a pool, made when first asked for; NULL: no memory.  pool_lock held. */
