@@ -9,6 +9,7 @@
  *   span.h        code memory for hosts that link by themselves
  *   trace.h       symbols, relocations, and code that is linked and published
  *   patch.h       published code that is changed while threads run it
+ *   watch.h       patches that wait until what code relies on does not hold any more
  *   retire.h      code that is given up while threads may run it
  *   site.h        patchpoints: counters, triggers, one winner that compiles
  *   osr.h         entries of optimized code, frame rules, and resuming
@@ -47,5 +48,6 @@
 #include <patchpoint/trace.h>
 #include <patchpoint/value.h>
 #include <patchpoint/walk.h>
+#include <patchpoint/watch.h>
 
 #endif

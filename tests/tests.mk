@@ -67,7 +67,8 @@ check_PROGRAMS += \
 	check_trace \
 	check_unwind \
 	check_verify \
-	check_walk
+	check_walk \
+	check_watch
 if HAVE_CXX
 check_PROGRAMS += check_throw check_throw_libunwind
 endif
@@ -153,6 +154,7 @@ check_verify_SOURCES = tests/check_verify.c tests/sanitized.h tests/spans.h
 check_walk_SOURCES = tests/check_walk.c
 check_walk_CPPFLAGS = $(AM_CPPFLAGS) -I$(top_srcdir)
 check_walk_LDADD = libstress.la $(LDADD)
+check_watch_SOURCES = tests/check_watch.c tests/snippet.h
 
 # Hosts: what stays theirs when the library is linked or loaded.
 
@@ -199,8 +201,8 @@ TESTS = $(check_PROGRAMS) $(check_SCRIPTS)
 
 # What depends on how code memory is mapped: make check TESTS='$(mapping_tests)'
 mapping_tests = examples/osr examples/span check_batch check_code_span check_fork check_osr \
-	check_pool \
-	check_reserve check_retarget check_retire check_site check_trace
+	check_patch check_pool \
+	check_reserve check_retarget check_retire check_site check_trace check_watch
 
 # Clients of the installed library.
 installcheck-local:

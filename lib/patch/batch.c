@@ -80,15 +80,18 @@ static void lock_regions(const struct patch_batch *batch, bool lock)
     }
 }
 
-pp_status batch_lock(struct patch_batch *batch)
+void batch_lock_regions(struct patch_batch *batch)
 {
     sort(batch->steps, batch->count);
-    pp_status status = check_overlap(batch);
-    if (status != PP_OK)
-        return status;
     for (size_t i = 0; i < batch->count; i++)
         batch->steps[i].region = region_at(patch_address(&batch->steps[i]));
     lock_regions(batch, true);
+}
+
+pp_status batch_lock(struct patch_batch *batch)
+{
+    batch_lock_regions(batch);
+    pp_status status = check_overlap(batch);
     for (size_t i = 0; i < batch->count && status == PP_OK; i++)
         status = step_check_locked(batch->pool, &batch->steps[i],
                                    index_of(batch, &batch->steps[i]), batch->error);

@@ -50,6 +50,9 @@ pp_status patch_check(const pp_patch *patch, size_t index, pp_error *error);
 pp_status batch_lock(struct patch_batch *batch);
 void batch_unlock(struct patch_batch *batch);
 
+/* The same without a check. */
+void batch_lock_regions(struct patch_batch *batch);
+
 /*
  * For one step whose region is locked, or that is a guard: is it there, published, of the
  * handle, in a mode that can do it, as the protocol and the host expect it?  Fills in

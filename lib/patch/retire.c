@@ -368,6 +368,9 @@ static pp_status room_verify(pp_pool *pool, pp_error *error)
 {
     pool_lock(pool);
     const char *broken = verify_locked(&pool->retirement);
+    const struct patch_state *state = pool_room_state(pool, ROOM_PATCH);
+    if (broken == NULL && state != NULL)
+        broken = watch_verify_locked(&state->watches);
     pool_unlock(pool);
     return broken == NULL ? PP_OK : error_set(error, PP_E_FAULT, "%s", broken);
 }

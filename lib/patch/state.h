@@ -4,9 +4,12 @@
 #define PATCH_STATE_H
 
 #include "patch/trap.h"
+#include "patch/watch.h"
 
 struct patch_state {
     _Atomic(struct trap_table *) traps; /* newest; NULL: none.  Changed under pool_lock */
+    atomic_uint handlers;               /* number of them that look at the table */
+    struct watch_table watches;
 };
 
 /* The state of a pool, made when first asked for; NULL: no memory.  pool_lock held. */

@@ -6,8 +6,8 @@
  * stays known as long as its span lives.  There a trap of ours is told from one of
  * the host's by what is there: while the sequence is odd it is ours, and so it is if
  * there is none any more; if there is one, and the sequence stood still, the
- * instruction itself is a trap.  Everything that a handler reads is atomic and stays
- * until the pool goes.
+ * instruction itself is a trap.  Everything that a handler reads is atomic, and stays
+ * as long as handlers are counted in.
  */
 #include <config.h>
 
@@ -62,6 +62,21 @@ static bool is_alive(const struct trap *trap)
                             &place) == PP_OK;
 }
 
+/*
+ * Either a handler that comes finds the newest table, or it is seen here: both sides are
+ * sequentially consistent.  Nobody waits: what is in use goes the next time.
+ */
+static void drop_older(pp_pool *pool, struct patch_state *state, struct trap_table *newest)
+{
+    if (atomic_load(&state->handlers) != 0)
+        return;
+    while (newest->older != NULL) {
+        struct trap_table *table = newest->older;
+        newest->older = table->older;
+        pool_meta_free(pool, table, table_bytes(table->capacity));
+    }
+}
+
 /* Room for so many more, at most two thirds full; what was in code that is gone is left behind. */
 static bool reserve_locked(pp_pool *pool, struct patch_state *state, size_t more)
 {
@@ -83,7 +98,8 @@ static bool reserve_locked(pp_pool *pool, struct patch_state *state, size_t more
         if (trap->address != 0 && is_alive(trap))
             enter(table, trap->address, trap->handle, trap->sequence);
     }
-    atomic_store_explicit(&state->traps, table, memory_order_release);
+    atomic_store(&state->traps, table);
+    drop_older(pool, state, table);
     return true;
 }
 
@@ -154,6 +170,7 @@ void patch_state_close(pp_pool *pool)
         older = table->older;
         pool_meta_free(pool, table, table_bytes(table->capacity));
     }
+    watch_table_close(&state->watches, pool);
     pool_meta_free(pool, state, sizeof *state);
 }
 
@@ -163,25 +180,33 @@ void patch_state_close(pp_pool *pool)
 
 enum { TRAP_BREAKPOINT = 3 }; /* the vector of int3, and of int $3, but not of single steps */
 
+static bool is_known(struct trap_table *table, const struct code_place *place, uintptr_t address)
+{
+    if (table == NULL)
+        return false;
+    struct trap *trap = find(table, address);
+    if (atomic_load_explicit(&trap->address, memory_order_acquire) != address ||
+        atomic_load_explicit(&trap->handle, memory_order_relaxed) !=
+            code_handle(place->start, place->generation))
+        return false;
+    uint64_t before = atomic_load_explicit(&trap->sequence, memory_order_acquire);
+    uint8_t byte = atomic_load_explicit((const _Atomic uint8_t *) address, memory_order_acquire);
+    uint64_t after = atomic_load_explicit(&trap->sequence, memory_order_acquire);
+    return before % 2 == 1 || byte != 0xcc || before != after;
+}
+
 static bool is_ours(uintptr_t address)
 {
     struct code_place place;
     if (!code_at(address, &place))
         return false;
     struct patch_state *state = pool_room_state(place.region->pool, ROOM_PATCH);
-    struct trap_table *table =
-        state != NULL ? atomic_load_explicit(&state->traps, memory_order_acquire) : NULL;
-    if (table == NULL)
+    if (state == NULL)
         return false;
-    struct trap *trap = find(table, address);
-    if (atomic_load_explicit(&trap->address, memory_order_acquire) != address ||
-        atomic_load_explicit(&trap->handle, memory_order_relaxed) !=
-            code_handle(place.start, place.generation))
-        return false;
-    uint64_t before = atomic_load_explicit(&trap->sequence, memory_order_acquire);
-    uint8_t byte = atomic_load_explicit((const _Atomic uint8_t *) address, memory_order_acquire);
-    uint64_t after = atomic_load_explicit(&trap->sequence, memory_order_acquire);
-    return before % 2 == 1 || byte != 0xcc || before != after;
+    atomic_fetch_add(&state->handlers, 1);
+    bool known = is_known(atomic_load(&state->traps), &place, address);
+    atomic_fetch_sub(&state->handlers, 1);
+    return known;
 }
 
 int pp_patch_trap(void *ucontext)

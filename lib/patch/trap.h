@@ -14,9 +14,9 @@ struct trap {
     _Atomic uint64_t sequence;   /* odd: there may be a trap of ours now */
 };
 
-/* A hash of them, which only grows: a handler may be looking at it. */
+/* A hash of them: a handler may be looking at it, so nothing is moved or taken out. */
 struct trap_table {
-    struct trap_table *older;    /* smaller ones, until the pool goes */
+    struct trap_table *older;    /* replaced while a handler looked at them */
     size_t capacity;             /* a power of two */
     size_t count;                /* under pool_lock */
     struct trap traps[];
