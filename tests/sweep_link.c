@@ -140,6 +140,27 @@ static void refused_link_many(struct world *world)
         ck_assert_int_eq(pp_trace_free(world->pool, world->traces[--world->count]), PP_OK);
 }
 
+/* ---- batches ---------------------------------------------------------- */
+
+static pp_status link_batch(struct world *world, size_t count)
+{
+    const pp_trace_desc *descs[5];
+    pp_trace *traces[5] = { NULL };
+    ck_assert_uint_le(count, 5);
+    for (size_t i = 0; i < count; i++)
+        descs[i] = &world->desc;
+    pp_status status = pp_trace_link_batch(world->pool, descs, count, traces);
+    for (size_t i = 0; i < count; i++) {
+        ck_assert((status == PP_OK) == (traces[i] != NULL));
+        if (status == PP_OK)
+            world->traces[world->count++] = traces[i];
+    }
+    return status;
+}
+
+static pp_status run_batch(struct world *world) { return link_batch(world, 5); }
+static pp_status run_batch_of_three(struct world *world) { return link_batch(world, 3); }
+
 /* ---- measuring -------------------------------------------------------- */
 
 static pp_status run_measure(struct world *world)
@@ -327,6 +348,13 @@ const struct operation sweep_link_operations[] = {
       prepare_second_rule, run_link, check_link, NULL, NULL, .far = true, .fresh = true },
     { "trace: link seventy", CALL(METADATA), CALL(MADVISE), CALL(MPROTECT), prepare_shared,
       run_link_many, check_link, refused_link_many, NULL, .far = true },
+    { "trace: link batch", CALL(METADATA), CALL(MADVISE), CALL(MPROTECT), prepare_shared,
+      run_batch, check_link, NULL, NULL, .far = true },
+    { "trace: link batch own", CALL(METADATA), CALL(MADVISE), CALL(MPROTECT), prepare_many_own,
+      run_batch, check_link, NULL, NULL, .far = true },
+    { "trace: link batch in two regions", FIRST | CALL(OPEN), MEMFD_CALLS,
+      CALL(MPROTECT) | CALL(MADVISE), prepare_large, run_batch_of_three, check_link, NULL, NULL,
+      .far = true },
     { "trace: measure", CALL(METADATA), 0, 0, prepare_many_shared, run_measure, check_measure,
       NULL, NULL, .far = true },
     { "trace: reserve", CALL(METADATA), CALL(MADVISE), CALL(MPROTECT), prepare_reserve,
