@@ -117,6 +117,40 @@ pp_status frames_link_osr(pp_pool *pool, const char *name, pp_csr_scheme scheme,
         .stack_bytes = layout.stack_bytes }, entry);
 }
 
+/* A larger frame, with a constant and two registers that change places, each over the other. */
+pp_status frames_link_replace(pp_pool *pool, const char *name, pp_trace **trace, pp_entry **entry)
+{
+    enum { MORE = 64 };
+    const pp_value values[] = {
+        { PP_AT_CONSTANT, PP_AT_SLOT(-FRAMES_BYTES - 16), 8, 0, 0x5107 },
+        { PP_AT_GPR(1), PP_AT_GPR(2), 8, 0, 0 },
+        { PP_AT_GPR(2), PP_AT_GPR(1), 8, 0, 0 },
+        { PP_AT_SLOT(FRAMES_CALL_SLOT), PP_AT_SLOT(-FRAMES_BYTES - 32), 8, 0, 0 },
+    };
+    pp_tier0_layout body = frames_tier0_layout;
+    body.frame_bytes += MORE;
+    body.saves.saved = FRAMES_SAVED | FRAMES_USED;
+    struct builder builder = { .status = PP_OK };
+    pp_osr_frame frame = { .size = sizeof frame, .scheme = PP_CSR_RESERVE, .tier0 = &body,
+                           .used = FRAMES_USED };
+    pp_osr_layout layout = { .size = sizeof layout };
+    ADD(&builder, frames_osr_head);
+    ADD(&builder, frames_body);
+    ADD(&builder, frames_osr_tail);
+    if (builder.status == PP_OK)
+        builder.status = pp_emit_osr_epilogue(&frame, builder.bytes + builder.size,
+                                              sizeof builder.bytes - builder.size, &layout);
+    builder.size += layout.bytes;
+    pp_status status = link_trace(pool, name, &builder, &layout.rule, NULL, 0, 0, trace);
+    if (status != PP_OK)
+        return status;
+    return pp_entry_create(pool, &(pp_entry_desc){
+        .size = sizeof(pp_entry_desc), .style = PP_REPLACE, .scheme = PP_CSR_RESERVE,
+        .code = pp_trace_entry(*trace), .tier0 = &frames_tier0_layout, .used = FRAMES_USED,
+        .body = &body, .values = values, .value_count = sizeof values / sizeof values[0],
+        .thread_offset = FRAMES_THREAD_SLOT }, entry);
+}
+
 pp_status frames_link_leaf(pp_pool *pool, const char *name, pp_trace **trace)
 {
     struct builder builder = { .status = PP_OK };

@@ -130,6 +130,9 @@ pp_status frames_link_tier0(pp_pool *pool, const char *name, pp_site *site, pp_t
 pp_status frames_link_osr(pp_pool *pool, const char *name, pp_csr_scheme scheme,
                           pp_trace **trace, pp_entry **entry);
 
+/* A body that replaces the frame of that method, and the entry that leads there. */
+pp_status frames_link_replace(pp_pool *pool, const char *name, pp_trace **trace, pp_entry **entry);
+
 pp_status frames_link_leaf(pp_pool *pool, const char *name, pp_trace **trace);
 
 /* A method that calls `target`, a C function, by a direct branch. */

@@ -11,10 +11,12 @@
 #include <config.h>
 
 #include "stress/frames.h"
+#include "balance.h"
 #include "isa/isa.h"
 #include "link/trace.h"
 #include "memory/region.h"
 #include "os/cpu.h"
+#include "osr/entry.h"
 #include "step.h"
 #include "stub.h"
 
@@ -38,7 +40,7 @@
 
 enum {
     DEPTH_MAX = 48, PCS_MAX = 4096,
-    METHODS_MAX = PP_SAVE_MASK + 1,
+    METHODS_MAX = PP_SAVE_MASK + 2, /* one of each save class, and one that replaces its frame */
     ISLAND_BYTES = 160,         /* a few slots */
 };
 
@@ -69,7 +71,8 @@ static struct {
         uintptr_t start, end;   /* code */
         uintptr_t span_end;
         bool leaf;
-    } traces[5 + 2 * METHODS_MAX];
+        bool jumped;            /* entered by a jump out of the frame that goes on */
+    } traces[6 + 2 * METHODS_MAX];
     unsigned trace_count;
     /* What was looked at. */
     const pp_thread *thread;
@@ -77,6 +80,8 @@ static struct {
     unsigned pc_count;
     unsigned long visits, frames_seen, outside_rule;
     bool others;                /* ask libunwind and libgcc, too */
+    bool follow;                /* calls and returns, which a resume leaves unbalanced */
+    struct balance balance;
     /* What was wrong. */
     unsigned long wrong_walks, wrong_libunwind, wrong_libgcc;
     char report[1024];
@@ -103,6 +108,7 @@ static void note_trace(pp_walk_kind kind, const pp_trace *trace, bool leaf)
     now.traces[now.trace_count].start = start;
     now.traces[now.trace_count].end = start + code_bytes_at(&place);
     now.traces[now.trace_count].span_end = place.start + place.size;
+    now.traces[now.trace_count].jumped = kind == PP_WALK_OSR;
     now.traces[now.trace_count++].leaf = leaf;
 }
 
@@ -134,10 +140,10 @@ static void track(const ucontext_t *context)
     for (unsigned i = 0; i < now.trace_count; i++) {
         if (pc != now.traces[i].start)
             continue;
-        if (now.traces[i].kind == PP_WALK_OSR) {
-            /* Entered by a jump: tier-0's frame goes on under another name. */
+        if (now.traces[i].jumped) {
+            /* Tier-0's frame goes on under another name. */
             struct known *top = &now.frames[now.depth - 1];
-            top->kind = PP_WALK_OSR;
+            top->kind = now.traces[i].kind;
             top->trace = now.traces[i].trace;
             top->start = now.traces[i].start;
             top->end = now.traces[i].end;
@@ -396,6 +402,8 @@ static void visit(ucontext_t *context, void *unused)
     const struct stub *stub = stub_at(pc);
     unsigned count = 0;
     now.visits++;
+    if (now.follow)
+        balance_follow(&now.balance, pc, sp);
     track(context);
 
 #if defined __x86_64__
@@ -523,12 +531,14 @@ static pp_status produce(void *host, pp_site *site, const pp_regs *regs, pp_entr
     return PP_OK;
 }
 
-static void method_open(pp_save save)
+static void method_open(pp_save save, bool replace)
 {
     unsigned i = world.method_count;
     pp_csr_scheme scheme = i % 2 ? PP_CSR_RELOAD : PP_CSR_RESERVE;
-    ck_assert_int_eq(frames_link_osr(world.pool, "osr", scheme, &world.methods[i].osr,
-                                     &world.methods[i].entry), PP_OK);
+    ck_assert_int_eq(replace ? frames_link_replace(world.pool, "replace", &world.methods[i].osr,
+                                                   &world.methods[i].entry)
+                             : frames_link_osr(world.pool, "osr", scheme, &world.methods[i].osr,
+                                               &world.methods[i].entry), PP_OK);
     pp_site_desc desc = {
         .size = sizeof desc, .kind = PP_SITE_COUNTED, .counter = PP_COUNTER_FRAME,
         .counter_offset = FRAMES_COUNTER_SLOT, .threshold = 1, .hits = 2, .save = save,
@@ -552,6 +562,10 @@ static void method_open(pp_save save)
                                        &world.methods[i].tier0), PP_OK);
     note_trace(PP_WALK_TRACE, world.methods[i].tier0, false);
     note_trace(PP_WALK_OSR, world.methods[i].osr, false);
+    if (replace) {
+        note_trace(PP_WALK_TRACE, entry_from(world.methods[i].entry)->way, false);
+        now.traces[now.trace_count - 1].jumped = true;
+    }
 }
 
 static void world_open(void)
@@ -573,7 +587,8 @@ static void world_open(void)
     note_trace(PP_WALK_TRACE, world.jump_own, false);
     world.method_count = 0;
     for (int save = PP_SAVE_GPR; save <= PP_SAVE_MASK; save++)
-        method_open((pp_save) save);
+        method_open((pp_save) save, false);
+    method_open(PP_SAVE_V128, true);
     now.thread = &world.thread;
     now.others = true;
 }
@@ -583,11 +598,12 @@ static void world_close(void)
     pp_pool_destroy(world.pool);
 }
 
-/* A range, but for the address of a site's record: a literal among the code on AArch64. */
+/* A range, but for the address of a site's record or an entry: a literal among the code on AArch64. */
 static unsigned add_code(struct step_range *ranges, unsigned count, struct step_range code)
 {
-    for (unsigned i = 0; i < world.method_count; i++) {
-        uintptr_t record = (uintptr_t) pp_site_record(world.methods[i].site);
+    for (unsigned i = 0; i < 2 * world.method_count; i++) {
+        uintptr_t record = i % 2 ? (uintptr_t) entry_from(world.methods[i / 2].entry)
+                                 : (uintptr_t) pp_site_record(world.methods[i / 2].site);
         for (uintptr_t at = code.start; at + 8 <= code.start + code.size; at += 4)
             if (memcmp((const void *) at, &record, sizeof record) == 0) {
                 ranges[count++] = (struct step_range) { code.start, at - code.start };
@@ -743,6 +759,7 @@ static void expect_all_visited(const struct stub *stub)
         before = pc;
     }
     printf("%s: %u bytes, %u instructions\n", stub->name, stub->size, count - 1);
+    ck_assert_msg(count > 1, "%s: not visited", stub->name);
     ck_assert_msg(worst <= LONGEST + (stub->kind == STUB_RESUME ? UNVISITED : 0),
                   "%s: %lu bytes that were not visited", stub->name, (long) worst);
 }
@@ -759,8 +776,16 @@ START_TEST(every_instruction)
     world_open();
     step_scenario(mixed);
     report("mixed");
+    now.follow = true;
     step_scenario(transitions);
+    now.follow = false;
     report("transitions");
+    printf("%lu calls, %lu returns to them\n", now.balance.calls, now.balance.matched);
+    ck_assert_msg(now.balance.wrong == 0, "a return went to %#lx", (long) now.balance.wrong);
+#if defined __x86_64__
+    ck_assert_uint_gt(now.balance.matched, 100);
+    ck_assert_uint_le(now.balance.calls - now.balance.matched, 2); /* step_run's own, at the end */
+#endif
     step_scenario(resuming);
     report("resuming");
     expect_nothing_wrong();

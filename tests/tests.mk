@@ -147,7 +147,7 @@ check_throw_libunwind_LDADD = libstress.la libpatchpoint-core.la $(LIBUNWIND_LIB
 	$(CHECK_LIBS) $(PTHREAD_LIBS)
 check_token_SOURCES = tests/check_token.c
 check_trace_SOURCES = tests/check_trace.c tests/sanitized.h tests/snippet.h
-check_unwind_SOURCES = tests/check_unwind.c tests/step.c tests/step.h
+check_unwind_SOURCES = tests/balance.h tests/check_unwind.c tests/step.c tests/step.h
 check_unwind_CPPFLAGS = $(AM_CPPFLAGS) -I$(top_srcdir) -I$(srcdir)/tests
 check_unwind_LDADD = libstress.la $(LDADD) $(LIBUNWIND_LIBS)
 check_verify_SOURCES = tests/check_verify.c tests/sanitized.h tests/spans.h
