@@ -39,6 +39,7 @@
 #include <patchpoint/layout.h>
 #include <patchpoint/osr.h>
 #include <patchpoint/patch.h>
+#include <patchpoint/policy.h>
 #include <patchpoint/pool.h>
 #include <patchpoint/retire.h>
 #include <patchpoint/site.h>

@@ -47,6 +47,7 @@ check_PROGRAMS += \
 	check_osr \
 	check_patch \
 	check_placement \
+	check_policy \
 	check_pool \
 	check_recording \
 	check_region \
@@ -101,6 +102,7 @@ check_osr_CPPFLAGS = $(AM_CPPFLAGS) -I$(top_srcdir)
 check_osr_LDADD = libstress.la $(LDADD)
 check_patch_SOURCES = tests/check_patch.c tests/snippet.h
 check_placement_SOURCES = tests/check_placement.c tests/sanitized.h tests/spans.h
+check_policy_SOURCES = tests/check_policy.c tests/loop.h tests/snippet.h
 check_pool_SOURCES = tests/check_pool.c tests/sanitized.h tests/spans.h
 check_recording_SOURCES = tests/check_recording.c
 check_recording_CPPFLAGS = $(stress_cppflags)

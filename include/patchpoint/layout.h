@@ -57,6 +57,7 @@
 #define PP_SITE_READY 4
 #define PP_SITE_FAILED 5
 #define PP_SITE_DISABLED 6
+#define PP_SITE_PENDING 7
 
 /* struct pp_regs.  General registers by hardware number; vectors behind everything else. */
 #if defined __x86_64__

@@ -42,7 +42,7 @@
  * is, the stub does it for C, and behind the site the upper halves are in use again.
  *
  * States: idle (not emitted), counting, triggered (one thread won), compiling,
- * then ready, failed or disabled.
+ * perhaps pending, then ready, failed or disabled.  policy.h says when.
  */
 #ifndef PATCHPOINT_SITE_H
 #define PATCHPOINT_SITE_H
@@ -148,7 +148,7 @@ PP_API int32_t pp_site_threshold(const pp_site *site);
  */
 PP_API pp_status pp_site_request(pp_site *site) PP_MUST_CHECK;
 
-/* One of PP_SITE_IDLE .. PP_SITE_DISABLED.  Async-signal-safe. */
+/* One of PP_SITE_IDLE .. PP_SITE_PENDING.  Async-signal-safe. */
 PP_API int pp_site_state(const pp_site *site);
 
 /* Entry of a ready site, or NULL. */
@@ -165,7 +165,23 @@ PP_API void *pp_site_host(const pp_site *site);
  */
 PP_API pp_status pp_site_publish(pp_site *site, pp_entry *entry) PP_MUST_CHECK;
 
-/* No further slow path or transition; tier-0 goes on.  PP_E_BUSY while another thread compiles. */
+/*
+ * For producers that let another thread compile: call this in the producer, before the
+ * other thread can know of the job.  The site is PP_SITE_PENDING, tier-0 goes on, and its
+ * slow paths come with the policy's back-off, until pp_site_publish or pp_site_fail, by
+ * any thread, ends it.  What the producer returns then means nothing.  PP_E_BUSY outside of
+ * the site's producer.
+ */
+PP_API pp_status pp_site_defer(pp_site *site) PP_MUST_CHECK;
+
+/*
+ * The other thread's compilation failed, for this reason, which is an error.  The policy
+ * says whether it is tried again.  PP_E_BUSY if the site is not pending, PP_E_STALE if it
+ * was disabled meanwhile, or destroyed: then nobody waits for the result.
+ */
+PP_API pp_status pp_site_fail(pp_site *site, pp_status why) PP_MUST_CHECK;
+
+/* No further slow path or transition; tier-0 goes on.  PP_E_BUSY while a producer runs. */
 PP_API pp_status pp_site_disable(pp_site *site) PP_MUST_CHECK;
 
 typedef struct pp_site_stats {
@@ -174,6 +190,10 @@ typedef struct pp_site_stats {
     uint64_t triggers;    /* times a thread won the right to produce */
     uint64_t transitions; /* targets handed out by the slow path; the fast path does not count */
     uint64_t refusals;    /* entries that did not fit, and producers that failed */
+    uint64_t hits;        /* slow paths that counted, since the site failed or began */
+    uint64_t failures;    /* attempts that failed, since it was ready or began */
+    pp_status refusal;    /* reason of the latest refusal, or PP_OK */
+    uint32_t backoff;     /* steps of back-off that are in force */
 } pp_site_stats;
 
 PP_API pp_status pp_site_get_stats(const pp_site *site, pp_site_stats *stats) PP_MUST_CHECK;

@@ -57,8 +57,8 @@ static _Atomic int32_t *counter_of(struct site *site, const struct pp_regs *regs
 /* A disabled site stays disabled: its slow path comes again as late as the counter allows. */
 static void rearm(struct site *site, uint32_t state, const struct pp_regs *regs)
 {
-    int32_t count = state == PP_SITE_DISABLED ? INT32_MAX : site->desc.threshold;
-    atomic_store_explicit(counter_of(site, regs), count, memory_order_relaxed);
+    int32_t passes = state == PP_SITE_DISABLED ? INT32_MAX : policy_passes(site);
+    atomic_store_explicit(counter_of(site, regs), passes, memory_order_relaxed);
 }
 
 static uint64_t count(_Atomic uint64_t *counter)
@@ -67,34 +67,33 @@ static uint64_t count(_Atomic uint64_t *counter)
 }
 
 /* Whether this pass is the one, of all threads' passes, that produces. */
-static bool wins(struct site *site, uint64_t passes)
+static bool wins(struct site *site)
 {
-    return passes >= site->desc.hits
-        && site_move(site, 1u << PP_SITE_IDLE | 1u << PP_SITE_COUNTING, PP_SITE_TRIGGERED);
+    return site_move(site, 1u << PP_SITE_IDLE | 1u << PP_SITE_COUNTING, PP_SITE_TRIGGERED);
 }
 
-static void fail(struct site *site, pp_status why)
-{
-    site_refuse(site, why);
-    atomic_store_explicit(&site->head.state, PP_SITE_FAILED, memory_order_release);
-}
-
-/* Only the winner is here, and only it leaves TRIGGERED and COMPILING. */
+/*
+ * Only the winner is here, and only it leaves TRIGGERED, and COMPILING unless it
+ * deferred: then the site is another's by the time that the producer returns.
+ */
 static void produce(struct site *site, const struct pp_regs *regs)
 {
     count(&site->triggers);
+    atomic_store_explicit(&site->head.state, PP_SITE_COMPILING, memory_order_release);
     if (fp_of(regs) - sp_of(regs) != site->tier0.frame_bytes) {
         /* Not the frame that the site was described with: a body would overwrite it. */
-        fail(site, PP_E_ABI);
+        site_fail(site, 1u << PP_SITE_COMPILING, PP_E_ABI);
         return;
     }
-    atomic_store_explicit(&site->head.state, PP_SITE_COMPILING, memory_order_release);
+    const uint32_t defers = atomic_load_explicit(&site->defers, memory_order_relaxed);
     pp_entry *entry = NULL;
     pp_status status = site->desc.produce(site->desc.host, site_handle(site), regs, &entry);
+    if (atomic_load_explicit(&site->defers, memory_order_relaxed) != defers)
+        return;
     if (status == PP_OK)
         (void) site_publish(site, entry);
     else
-        fail(site, status);
+        site_fail(site, 1u << PP_SITE_COMPILING, status);
 }
 
 /* The target of a ready site, or 0. */
@@ -106,20 +105,33 @@ static uintptr_t take_target(struct site *site)
     return atomic_load_explicit(&site->head.target, memory_order_relaxed);
 }
 
+/* The counter is set before anything else runs: a producer may pass sites that share it. */
 static uintptr_t pass_counted(struct site *site, uint32_t state, const struct pp_regs *regs)
 {
+    const bool waits = 1u << state & (1u << PP_SITE_TRIGGERED | 1u << PP_SITE_COMPILING
+                                      | 1u << PP_SITE_PENDING | 1u << PP_SITE_FAILED);
+    count(&site->slow_paths);
+    if (waits)
+        atomic_fetch_add_explicit(&site->level, 1, memory_order_relaxed);
     rearm(site, state, regs);
-    uint64_t passes = count(&site->slow_paths);
-    if (state != PP_SITE_READY && wins(site, passes))
+    if (!waits && state != PP_SITE_READY && state != PP_SITE_DISABLED
+        && count(&site->hits) >= policy_hits(site) && wins(site)) {
         produce(site, regs);
+        state = atomic_load_explicit(&site->head.state, memory_order_acquire);
+        if (state != PP_SITE_READY)
+            rearm(site, state, regs);
+    }
     return take_target(site);
 }
 
 static pp_status why_not(struct site *site)
 {
+    const int last = atomic_load_explicit(&site->last, memory_order_relaxed);
     switch (atomic_load_explicit(&site->head.state, memory_order_acquire)) {
     case PP_SITE_FAILED:
-        return (pp_status) atomic_load_explicit(&site->last, memory_order_relaxed);
+        return (pp_status) last;
+    case PP_SITE_COUNTING: /* failed, and may try again */
+        return last != PP_OK ? (pp_status) last : PP_E_BUSY;
     case PP_SITE_DISABLED:
         return PP_E_STALE;
     default:
@@ -131,7 +143,7 @@ static pp_status why_not(struct site *site)
 static uintptr_t pass_forced(struct site *site, uint32_t state, const struct pp_regs *regs)
 {
     count(&site->slow_paths);
-    if (state != PP_SITE_READY && wins(site, site->desc.hits))
+    if (state != PP_SITE_READY && wins(site))
         produce(site, regs);
     uintptr_t target = take_target(site);
     if (target == 0 && site->desc.refused != NULL)

@@ -22,6 +22,7 @@ struct osr_state *osr_state_locked(pp_pool *pool)
     state->entries.offset = offsetof(struct entry, record);
     state->pins.record_size = sizeof(struct pin);
     state->pins.offset = offsetof(struct pin, record);
+    atomic_store_explicit(&state->policy.seed, 1, memory_order_relaxed);
     pool_set_room_state(pool, ROOM_OSR, state);
     return state;
 }

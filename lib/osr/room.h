@@ -5,11 +5,13 @@
 
 #include "memory/pool.h"
 #include "osr/entry.h"
+#include "osr/policy.h"
 #include "osr/site.h"
 #include "osr/token.h"
 
 struct osr_state {
     struct record_list sites, entries, pins;
+    struct policy policy;      /* of sites without one of their own; written under pool_lock */
 };
 
 /* The state of a pool, made when first asked for; NULL: no memory.  pool_lock held. */

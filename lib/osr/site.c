@@ -14,11 +14,12 @@
 
 #define DESC_BYTES offsetof(pp_site_desc, live_gpr) /* of the first layout */
 
-static struct site *take(pp_pool *pool)
+static struct site *take(pp_pool *pool, const struct policy **policy)
 {
     pool_lock(pool);
     struct osr_state *state = osr_state_locked(pool);
     struct record *record = state != NULL ? record_take_locked(pool, &state->sites) : NULL;
+    *policy = state != NULL ? &state->policy : NULL;
     pool_unlock(pool);
     return record != NULL ? (struct site *) ((char *) record - state->sites.offset) : NULL;
 }
@@ -33,7 +34,8 @@ pp_status pp_site_create(pp_pool *pool, const pp_site_desc *given, pp_site **res
     pp_status status = site_desc_check(&desc, &tier0);
     if (status != PP_OK)
         return status;
-    struct site *site = take(pool);
+    const struct policy *policy;
+    struct site *site = take(pool, &policy);
     if (site == NULL)
         return error_set(desc.error, PP_E_NOMEM, "no memory for a site");
 
@@ -41,6 +43,7 @@ pp_status pp_site_create(pp_pool *pool, const pp_site_desc *given, pp_site **res
     site->desc.error = NULL;
     site->desc.hits = desc.hits == 0 ? 1 : desc.hits;
     site->tier0 = tier0;
+    atomic_store_explicit(&site->policy, policy, memory_order_relaxed);
     site->desc.tier0 = &site->tier0;
     atomic_store_explicit(&site->head.counter, desc.kind == PP_SITE_POLLED ? 0 : desc.threshold,
                           memory_order_relaxed);

@@ -3,9 +3,11 @@
  * Sites.  The head of a site is the record that its code loads and that the
  * patchpoint stub reads.
  *
- *      IDLE -> COUNTING -> TRIGGERED -> COMPILING -> READY | FAILED
- *      IDLE, COUNTING, FAILED, READY -> DISABLED
- *      IDLE, COUNTING, FAILED -> COMPILING -> READY        (pp_site_publish)
+ *      IDLE -> COUNTING -> TRIGGERED -> COMPILING -> READY
+ *      COMPILING -> PENDING                                (pp_site_defer)
+ *      COMPILING, PENDING -> COUNTING | FAILED | DISABLED  (a failure, by the policy)
+ *      IDLE, COUNTING, FAILED, READY, PENDING -> DISABLED
+ *      IDLE, COUNTING, FAILED, PENDING -> COMPILING -> READY (pp_site_publish)
  *
  * Every step is a compare-and-swap of `state`, so one thread at a time is
  * between TRIGGERED and the end of COMPILING; `target` and `entry` are its
@@ -17,6 +19,7 @@
 #define OSR_SITE_H
 
 #include "osr/entry.h"
+#include "osr/policy.h"
 #include "osr/record.h"
 
 #include <patchpoint/site.h>
@@ -40,6 +43,12 @@ struct site {
     pp_tier0_layout tier0;     /* normalized */
     struct entry *_Atomic entry; /* referenced; NULL until ready */
     _Atomic int last;          /* pp_status: the latest refusal, or PP_OK */
+    struct policy own_policy;  /* written under pool_lock */
+    const struct policy *_Atomic policy; /* own_policy or the pool's */
+    _Atomic uint32_t level;    /* of back-off */
+    _Atomic uint32_t defers;   /* calls of pp_site_defer: the producer sees whether there was one */
+    _Atomic uint64_t hits;     /* since the site last failed, or began */
+    _Atomic uint64_t failures; /* since it was last ready, or began */
     _Atomic uint64_t slow_paths, triggers, transitions, refusals;
 };
 
@@ -49,12 +58,22 @@ pp_site *site_handle(const struct site *site);
 
 /*
  * Publish an entry in a site that the caller has brought to COMPILING: READY on
- * success, else FAILED and the refusal counted.
+ * success, else a failure.
  */
 pp_status site_publish(struct site *site, const pp_entry *entry);
 
 /* Count a refusal and keep its reason; returns it. */
 pp_status site_refuse(struct site *site, pp_status why);
+
+/*
+ * End an attempt that the caller has brought to COMPILING or PENDING: the refusal is
+ * counted, and the policy says what the site is then.
+ */
+pp_status site_fail(struct site *site, uint32_t from, pp_status why);
+uint32_t site_after_failure(const struct site *site, uint64_t failures);
+
+/* False while a thread produces. */
+bool site_disable(struct site *site);
 
 /* Move to another state if it is one of `from` (a mask of 1 << state). */
 bool site_move(struct site *site, uint32_t from, uint32_t to);
