@@ -18,6 +18,7 @@ static const struct scenario *const scenarios[] = {
     &scenario_resume,
     &scenario_memory,
     &scenario_retarget,
+    &scenario_patch,
     &scenario_walk,
     &scenario_faults,
     &scenario_fork,

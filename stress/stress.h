@@ -53,7 +53,8 @@ struct scenario {
 };
 
 extern const struct scenario scenario_faults, scenario_fork, scenario_memory, scenario_osr,
-                             scenario_replay, scenario_resume, scenario_retarget, scenario_walk;
+                             scenario_patch, scenario_replay, scenario_resume, scenario_retarget,
+                             scenario_walk;
 
 /* ---- what to do --------------------------------------------------------- */
 

@@ -20,6 +20,7 @@ pp_stress_SOURCES = \
 	stress/options.c \
 	stress/options.h \
 	stress/osr.c \
+	stress/patch.c \
 	stress/play.c \
 	stress/play.h \
 	stress/replay.c \
