@@ -15,7 +15,8 @@ static const pp_wx modes[] = { PP_WX_DUAL, PP_WX_REMAP, PP_WX_FLIP, PP_WX_RWX };
 enum { MODES = sizeof modes / sizeof *modes };
 
 static const struct operation *const rooms[] = {
-    sweep_pool_operations, sweep_link_operations, sweep_move_operations, sweep_span_operations,
+    sweep_pool_operations, sweep_link_operations, sweep_move_operations, sweep_patch_operations,
+    sweep_span_operations,
 };
 enum { ROOMS = sizeof rooms / sizeof *rooms };
 

@@ -127,13 +127,13 @@ typedef struct pp_patch_options {
  * PP_E_ARG: an alignment, a length, or an instruction that the protocol does not allow;
  * PP_E_UNSUPPORTED: the protocol is the other architecture's, the code is in a pool with
  * PP_WX_FLIP, whose pages could not run meanwhile (STOPPED and GUARD work), it is from
- * before a fork, or INT3 without a barrier in the kernel; PP_E_FAULT: not code of this
- * pool, or `stop` failed; PP_E_STALE: nothing that is published is there, it was retired,
- * or it is not what `handle` says; PP_E_BUSY: the bytes are not `old`, the span is being
- * written, a child may be running it; PP_E_NOMEM.
+ * before a fork; PP_E_FAULT: not code of this pool, or `stop` failed; PP_E_STALE: nothing
+ * that is published is there, it was retired, or it is not what `handle` says; PP_E_BUSY:
+ * the bytes are not `old`, the span is being written, a child may be running it; PP_E_NOMEM.
  *
- * PP_E_SYSTEM, PP_E_NOMEM: with PP_WX_REMAP and PP_WX_FLIP also if the kernel refuses a
- * mapping or protection; the old bytes are there again then.  In FLIP mode that can
+ * PP_E_SYSTEM: INT3, and the kernel has no barrier on all cores.  PP_E_SYSTEM, PP_E_NOMEM:
+ * with PP_WX_REMAP and PP_WX_FLIP also if it refuses a mapping or protection.  Threads may
+ * have met the new bytes; the old ones are there again.  In FLIP mode a refusal can
  * leave a page that is writable and cannot be run, which the reason says; the next
  * STOPPED patch there tries again.
  */

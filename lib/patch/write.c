@@ -12,6 +12,7 @@
 #include "patch/batch.h"
 
 #include "error.h"
+#include "memory/state.h"
 #include "patch/trap.h"
 
 #include <stdatomic.h>
@@ -138,6 +139,18 @@ static pp_status end_round(struct patch_batch *batch, enum round round, bool *sy
     return status;
 }
 
+/*
+ * FLIP: a page that was executable again when another was refused, and cannot be made
+ * writable, keeps what was written.
+ */
+static bool is_open(const struct patch_step *step)
+{
+    struct span span = { step->region, patch_address(step), step->patch->bytes, 0 };
+    uint8_t *write;
+    return region_is_writable(&span) ||
+           region_write_begin(span.region, span.exec, span.size, &write, NULL) == PP_OK;
+}
+
 static void store_heads(struct patch_batch *batch, const uint8_t *head, bool before)
 {
     for (size_t i = 0; i < batch->count; i++) {
@@ -165,7 +178,8 @@ static void store_others(struct patch_batch *batch, bool before)
 {
     for (size_t i = 0; i < batch->count; i++) {
         const struct patch_step *step = &batch->steps[i];
-        if (!step->same && step->region != NULL && !is(step, PP_PATCH_INT3))
+        if (!step->same && step->region != NULL && !is(step, PP_PATCH_INT3) &&
+            (!before || is_open(step)))
             store(step, before ? step->before : step->patch->value);
     }
 }
@@ -191,8 +205,8 @@ static void take_back(struct patch_batch *batch, bool tails)
 
 static pp_status no_barrier(struct patch_batch *batch)
 {
-    return error_set(batch->error, PP_E_UNSUPPORTED,
-                     "INT3: the kernel has no barrier on all cores (membarrier)");
+    return error_set(batch->error, PP_E_SYSTEM,
+                     "INT3: membarrier: the kernel has no barrier on all cores");
 }
 
 /* The instructions of INT3 are traps: now the rest of them. */
@@ -233,6 +247,10 @@ static pp_status write_code(struct patch_batch *batch)
         take_back(batch, false);
         return status;
     }
+    if (!synced)
+        pool_note_fallback(batch->pool, PP_FALLBACK_BARRIER,
+                           "membarrier(SYNC_CORE) is refused: a core may go on with the old "
+                           "instruction for a while");
     if (int3)
         status = write_int3(batch);
     if (status != PP_OK)
