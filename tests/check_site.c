@@ -93,7 +93,7 @@ START_TEST(site_refuses_what_cannot_be)
     pp_error error = { .size = sizeof error };
     SITE(desc.size--)
     SITE(desc.kind = 0)
-    SITE(desc.kind = PP_SITE_POLLED + 1)
+    SITE(desc.kind = PP_SITE_ARMED + 1)
     SITE(desc.counter = PP_COUNTER_THREAD + 1)
     SITE(desc.counter = PP_COUNTER_DATA)
     SITE(desc.word = &error)

@@ -32,7 +32,7 @@ static const pp_tier0_layout loop_frame = {
 
 struct loop {
     pp_trace *trace;
-    const uint8_t *site, *loop, *out; /* addresses */
+    const uint8_t *site, *loop, *out, *cold; /* addresses; cold: of an armed site only */
     pp_site_layout layout;
 };
 
@@ -85,24 +85,38 @@ static inline void loop_over(struct snippet *s)
 #endif
 }
 
-static inline void loop_link(struct loop *loop, pp_pool *pool, pp_site *site, int32_t counter,
-                             bool goes_on)
+/* What pp_emit_site wrote, with its relocations. */
+static inline void loop_site(struct snippet *s, const uint8_t *bytes, const pp_site_layout *layout)
+{
+    snippet_bytes(s, bytes, layout->bytes);
+    for (unsigned i = 0; i < layout->reloc_count; i++)
+        snippet_reloc(s, (int) (layout->bytes - layout->relocs[i].offset), layout->relocs[i].type,
+                      layout->relocs[i].symbol, layout->relocs[i].addend);
+}
+
+static inline void loop_make(struct loop *loop, pp_pool *pool, pp_site *site, int32_t counter,
+                             bool goes_on, bool armed)
 {
     struct snippet s = { 0 };
     uint8_t bytes[160];
-    size_t at, body, out;
+    size_t at, body, out, cold;
+    pp_site_layout cold_layout = { .size = sizeof cold_layout };
     loop->layout = (pp_site_layout) { .size = sizeof loop->layout };
     ck_assert_int_eq(pp_emit_site(site, bytes, sizeof bytes, &loop->layout), PP_OK);
     loop_head(&s, counter);
+    while (s.size % loop->layout.align != 0)
+        snippet_bytes(&s, "\x90", 1); /* nop; instructions of AArch64 are aligned as it is */
     at = s.size;
-    snippet_bytes(&s, bytes, loop->layout.bytes);
-    for (unsigned i = 0; i < loop->layout.reloc_count; i++)
-        snippet_reloc(&s, (int) (loop->layout.bytes - loop->layout.relocs[i].offset),
-                      loop->layout.relocs[i].type, loop->layout.relocs[i].symbol,
-                      loop->layout.relocs[i].addend);
+    loop_site(&s, bytes, &loop->layout);
     if (goes_on)
         loop_over(&s);
     loop_rest(&s, at, &body, &out);
+    cold = s.size;
+    if (armed) {
+        ck_assert_int_eq(pp_emit_site_cold(site, (int64_t) at - (int64_t) cold, bytes, sizeof bytes,
+                                           &cold_layout), PP_OK);
+        loop_site(&s, bytes, &cold_layout);
+    }
     pp_trace_desc desc = snippet_desc(&s);
     pp_frame_rule rule = { .size = sizeof rule, .kind = PP_FRAME_RECORD, .cfa_offset = LOOP_CFA };
     desc.frame = &rule;
@@ -111,7 +125,19 @@ static inline void loop_link(struct loop *loop, pp_pool *pool, pp_site *site, in
     loop->site = code + at;
     loop->loop = code + body;
     loop->out = code + out;
+    loop->cold = code + cold;
     snippet_free(&s);
+}
+
+static inline void loop_link(struct loop *loop, pp_pool *pool, pp_site *site, int32_t counter,
+                             bool goes_on)
+{
+    loop_make(loop, pool, site, counter, goes_on, false);
+}
+
+static inline void loop_link_armed(struct loop *loop, pp_pool *pool, pp_site *site)
+{
+    loop_make(loop, pool, site, 0, true, true);
 }
 
 /* An OSR body that adds 2000000 to the sum and finishes the loop. */

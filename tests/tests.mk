@@ -33,6 +33,7 @@ examples_span_LDADD = libpatchpoint.la
 
 if HAVE_CHECK
 check_PROGRAMS += \
+	check_armed \
 	check_batch \
 	check_code_span \
 	check_eh_frame \
@@ -82,6 +83,7 @@ check_SCRIPTS = \
 	tests/check_man.sh \
 	tests/check_stress.sh
 
+check_armed_SOURCES = tests/check_armed.c tests/loop.h tests/snippet.h
 check_batch_SOURCES = tests/check_batch.c tests/snippet.h
 check_code_span_SOURCES = tests/check_code_span.c tests/snippet.h tests/spans.h
 check_eh_frame_SOURCES = tests/check_eh_frame.c tests/unwind_code.h

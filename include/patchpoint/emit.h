@@ -36,6 +36,14 @@ typedef struct pp_site_layout {
 PP_API pp_status pp_emit_site(pp_site *site, void *buffer, size_t capacity,
                               pp_site_layout *layout) PP_MUST_CHECK;
 
+/*
+ * The part out of line of a PP_SITE_ARMED site, anywhere in the same trace: `hot` is the
+ * distance from its first byte to the site's.  The layout is that of this part; the stub
+ * returns into it.  PP_E_RANGE: also if a jump does not reach; PP_E_ARG: another kind.
+ */
+PP_API pp_status pp_emit_site_cold(pp_site *site, int64_t hot, void *buffer, size_t capacity,
+                                   pp_site_layout *layout) PP_MUST_CHECK;
+
 /* ---- OSR bodies ------------------------------------------------------- */
 
 /* The frame of an OSR body that is entered on top of tier-0's. */

@@ -18,13 +18,18 @@
  *                                      br   x16
  *                                   resume:
  *
- * That is PP_SITE_COUNTED.  Two more kinds are of the same parts:
+ * That is PP_SITE_COUNTED.  Three more kinds are of the same parts:
  *
  *      PP_SITE_FORCED      no test: every pass calls, and none goes on behind the
  *                          site, where tier-0 may have no code at all
  *      PP_SITE_POLLED      cmpl $0, flag; je resume    ldr w16, flag; cbz w16, resume
  *                          for interrupts and safepoints: a pass that finds the
  *                          flag set calls the host
+ *
+ *      PP_SITE_ARMED       nopl 0(%rax,%rax), 5 bytes  nop
+ *                          until pp_site_arm makes it a jump to a part out of line
+ *                          (pp_emit_site_cold), which calls and jumps back behind the
+ *                          site; then every pass is a hit
  *
  * The counter or flag is a word of tier-0's frame, of the site's record, of the
  * host's data at any address (movabs $word, %r11; ldr x17, literal), or behind the
@@ -34,7 +39,7 @@
  * flags, are dead; SP is 16-aligned; nothing lives in the red zone (PP_SITE_RED_ZONE
  * lifts that: the call is then made 128 bytes lower).  What the save class does not
  * keep is dead on the way through the stub.  The first byte has any alignment on
- * x86-64, 4 on AArch64.  A host with an emitter of its own writes these bytes with
+ * x86-64, but 8 for PP_SITE_ARMED, and 4 on AArch64.  A host with an emitter of its own writes these bytes with
  * pp_site_record's address, and keeps the distance from the stub's return address to
  * the resume address that pp_emit_site reports with buffer NULL.
  * Code with AVX instructions has
@@ -85,7 +90,8 @@ typedef const void *pp_refused(void *host, pp_site *site, const pp_regs *regs, p
 typedef enum pp_site_kind {
     PP_SITE_COUNTED = 1,
     PP_SITE_FORCED,
-    PP_SITE_POLLED
+    PP_SITE_POLLED,
+    PP_SITE_ARMED
 } pp_site_kind;
 
 /* Where the counter lives: a signed 32-bit word that counts down to zero; or the flag. */
@@ -180,6 +186,21 @@ PP_API pp_status pp_site_defer(pp_site *site) PP_MUST_CHECK;
  * was disabled meanwhile, or destroyed: then nobody waits for the result.
  */
 PP_API pp_status pp_site_fail(pp_site *site, pp_status why) PP_MUST_CHECK;
+
+/*
+ * Arm a site of PP_SITE_ARMED that was linked at `hot`, with its part out of line at `cold`;
+ * and disarm it, while threads run it.  A thread that is in the part goes on there.  PP_E_ARG:
+ * not such a site and part; PP_E_BUSY: it is armed already, or is not; and what pp_patch_apply
+ * returns (patch.h), by which it is done: PP_E_UNSUPPORTED in pools with PP_WX_FLIP.  For many
+ * sites with one barrier, pp_site_patch fills in a patch for a batch.
+ */
+PP_API pp_status pp_site_arm(pp_site *site, const void *hot, const void *cold,
+                             pp_error *error) PP_MUST_CHECK;
+PP_API pp_status pp_site_disarm(pp_site *site, const void *hot, const void *cold,
+                                pp_error *error) PP_MUST_CHECK;
+struct pp_patch;
+PP_API pp_status pp_site_patch(pp_site *site, const void *hot, const void *cold, int armed,
+                               struct pp_patch *patch) PP_MUST_CHECK;
 
 /* No further slow path or transition; tier-0 goes on.  PP_E_BUSY while a producer runs. */
 PP_API pp_status pp_site_disable(pp_site *site) PP_MUST_CHECK;

@@ -402,6 +402,7 @@ const struct isa isa_aarch64 = {
     .is_after_call = aarch64_is_after_call,
     .frame_state = aarch64_frame_state,
     .emit_site = aarch64_emit_site,
+    .emit_site_cold = aarch64_emit_site_cold,
     .emit_osr_prologue = aarch64_emit_osr_prologue,
     .emit_osr_epilogue = aarch64_emit_osr_epilogue,
     .emit_resume = aarch64_emit_resume,

@@ -20,6 +20,7 @@
 
 #define BTI_J 0xd503249fu
 #define BR_X16 0xd61f0200u
+#define NOP 0xd503201fu
 #define RET 0xd65f03c0u
 
 /* A load or store, in the forms that differ by the reach of their offset. */
@@ -255,15 +256,10 @@ static void emit_test(struct emitter *e, const struct pp_site_desc *desc,
                      | imm19(e, labels->resume));
 }
 
-static void emit_parts(struct emitter *e, const struct pp_site_desc *desc, uintptr_t record,
-                       struct labels *labels, struct pp_site_layout *layout)
+/* The call, and the jump to where its answer says. */
+static void emit_call(struct emitter *e, const struct pp_site_desc *desc,
+                      struct pp_site_layout *layout)
 {
-    const bool forced = desc->kind == PP_SITE_FORCED;
-    const struct labels to = *labels;
-    if (!forced)
-        emit_test(e, desc, &to);
-    if (forced || desc->counter != PP_COUNTER_SITE)
-        emit_literal(e, to.record);
     layout->relocs[0] = (pp_reloc) {
         .offset = (uint32_t) e->length,
         .type = R_AARCH64_CALL26,
@@ -274,6 +270,18 @@ static void emit_parts(struct emitter *e, const struct pp_site_desc *desc, uintp
     emit_le32(e, 0x94000000); /* bl stub */
     layout->return_offset = e->length;
     emit_le32(e, BR_X16);
+}
+
+static void emit_parts(struct emitter *e, const struct pp_site_desc *desc, uintptr_t record,
+                       struct labels *labels, struct pp_site_layout *layout)
+{
+    const bool forced = desc->kind == PP_SITE_FORCED;
+    const struct labels to = *labels;
+    if (!forced)
+        emit_test(e, desc, &to);
+    if (forced || desc->counter != PP_COUNTER_SITE)
+        emit_literal(e, to.record);
+    emit_call(e, desc, layout);
     labels->record = e->length;
     emit_le64(e, record);
     labels->word = e->length;
@@ -285,8 +293,16 @@ static void emit_parts(struct emitter *e, const struct pp_site_desc *desc, uintp
 pp_status aarch64_emit_site(const struct pp_site_desc *desc, uintptr_t record, bool landing_pads,
                             uint8_t *buffer, size_t capacity, struct pp_site_layout *layout)
 {
-    struct emitter e = { NULL, 0, 0 };
+    struct emitter e = { buffer, capacity, 0 };
     struct labels labels = { 0, 0, 0 };
+    if (desc->kind == PP_SITE_ARMED) {
+        emit_le32(&e, NOP);
+        layout->reloc_count = 0;
+        layout->return_offset = layout->resume_offset = layout->bytes = e.length;
+        layout->align = 4;
+        return emit_finish(&e);
+    }
+    e = (struct emitter) { NULL, 0, 0 };
     emit_parts(&e, desc, record, &labels, layout);
     e = (struct emitter) { buffer, capacity, 0 };
     emit_parts(&e, desc, record, &labels, layout);
@@ -296,6 +312,24 @@ pp_status aarch64_emit_site(const struct pp_site_desc *desc, uintptr_t record, b
     layout->bytes = e.length;
     layout->align = 4;
     return emit_finish(&e);
+}
+
+pp_status aarch64_emit_site_cold(const struct pp_site_desc *desc, uintptr_t record,
+                                 bool landing_pads, int64_t hot, uint8_t *buffer, size_t capacity,
+                                 struct pp_site_layout *layout)
+{
+    struct emitter e = { buffer, capacity, 0 };
+    emit_literal(&e, landing_pads ? 20 : 16);
+    emit_call(&e, desc, layout);
+    layout->resume_offset = e.length;
+    if (landing_pads)
+        emit_le32(&e, BTI_J);
+    int64_t distance = hot + 4 - (int64_t) e.length;
+    emit_le32(&e, 0x14000000 | ((uint32_t) (distance / 4) & 0x3ffffff)); /* b behind the site */
+    emit_le64(&e, record);
+    layout->bytes = e.length;
+    layout->align = 4;
+    return distance % 4 == 0 && fits_signed(distance, 28) ? emit_finish(&e) : PP_E_RANGE;
 }
 
 /* ---- OSR bodies --------------------------------------------------------- */

@@ -86,6 +86,9 @@ struct transition_layout {
 
 pp_status x86_64_emit_site(const struct pp_site_desc *desc, uintptr_t record, bool landing_pads,
                            uint8_t *buffer, size_t capacity, struct pp_site_layout *layout);
+pp_status x86_64_emit_site_cold(const struct pp_site_desc *desc, uintptr_t record, bool landing_pads,
+                                int64_t hot, uint8_t *buffer, size_t capacity,
+                                struct pp_site_layout *layout);
 pp_status x86_64_emit_osr_prologue(const struct pp_osr_frame *frame, uint8_t *buffer,
                                    size_t capacity, struct pp_osr_layout *layout);
 pp_status x86_64_emit_osr_epilogue(const struct pp_osr_frame *frame, uint8_t *buffer,
@@ -101,6 +104,9 @@ pp_status x86_64_emit_transition(const struct transition_code *code, uint8_t *bu
 
 pp_status aarch64_emit_site(const struct pp_site_desc *desc, uintptr_t record, bool landing_pads,
                             uint8_t *buffer, size_t capacity, struct pp_site_layout *layout);
+pp_status aarch64_emit_site_cold(const struct pp_site_desc *desc, uintptr_t record, bool landing_pads,
+                                int64_t hot, uint8_t *buffer, size_t capacity,
+                                struct pp_site_layout *layout);
 pp_status aarch64_emit_osr_prologue(const struct pp_osr_frame *frame, uint8_t *buffer,
                                     size_t capacity, struct pp_osr_layout *layout);
 pp_status aarch64_emit_osr_epilogue(const struct pp_osr_frame *frame, uint8_t *buffer,

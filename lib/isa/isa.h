@@ -112,6 +112,10 @@ struct isa {
     /* The emitters behind emit.h; arguments already validated. */
     pp_status (*emit_site)(const struct pp_site_desc *desc, uintptr_t record, bool landing_pads,
                            uint8_t *buffer, size_t capacity, struct pp_site_layout *layout);
+    /* The out-of-line part of an armed site; `hot`: from its first byte to the site's. */
+    pp_status (*emit_site_cold)(const struct pp_site_desc *desc, uintptr_t record,
+                                bool landing_pads, int64_t hot, uint8_t *buffer, size_t capacity,
+                                struct pp_site_layout *layout);
     pp_status (*emit_osr_prologue)(const struct pp_osr_frame *frame, uint8_t *buffer,
                                    size_t capacity, struct pp_osr_layout *layout);
     pp_status (*emit_osr_epilogue)(const struct pp_osr_frame *frame, uint8_t *buffer,

@@ -317,6 +317,7 @@ const struct isa isa_x86_64 = {
     .is_after_call = x86_64_is_after_call,
     .frame_state = x86_64_frame_state,
     .emit_site = x86_64_emit_site,
+    .emit_site_cold = x86_64_emit_site_cold,
     .emit_osr_prologue = x86_64_emit_osr_prologue,
     .emit_osr_epilogue = x86_64_emit_osr_epilogue,
     .emit_resume = x86_64_emit_resume,

@@ -160,6 +160,14 @@ pp_status x86_64_emit_site(const struct pp_site_desc *desc, uintptr_t record, bo
 {
     struct emitter e = { buffer, capacity, 0 };
     bool forced = desc->kind == PP_SITE_FORCED;
+    if (desc->kind == PP_SITE_ARMED) {
+        emit_le32(&e, 0x00441f0f); /* nopl 0(%rax,%rax) */
+        emit_byte(&e, 0);
+        layout->reloc_count = 0;
+        layout->return_offset = layout->resume_offset = layout->bytes = e.length;
+        layout->align = 8; /* in one aligned word, so that it is patched in one store */
+        return emit_finish(&e);
+    }
     bool has_record = !forced && desc->counter == PP_COUNTER_SITE;
     size_t lea_bytes = desc->flags & PP_SITE_RED_ZONE ? 5 + 8 : 0;
 
@@ -174,6 +182,24 @@ pp_status x86_64_emit_site(const struct pp_site_desc *desc, uintptr_t record, bo
     layout->bytes = e.length;
     layout->align = 1;
     return emit_finish(&e);
+}
+
+pp_status x86_64_emit_site_cold(const struct pp_site_desc *desc, uintptr_t record,
+                                bool landing_pads, int64_t hot, uint8_t *buffer, size_t capacity,
+                                struct pp_site_layout *layout)
+{
+    struct emitter e = { buffer, capacity, 0 };
+    emit_mov_r11(&e, record);
+    emit_call(&e, desc, layout);
+    layout->resume_offset = e.length;
+    if (landing_pads)
+        emit_endbr64(&e);
+    emit_byte(&e, 0xe9); /* jmp behind the site */
+    int64_t distance = hot + 5 - ((int64_t) e.length + 4);
+    emit_le32(&e, (uint32_t) distance);
+    layout->bytes = e.length;
+    layout->align = 1;
+    return distance == (int32_t) distance ? emit_finish(&e) : PP_E_RANGE;
 }
 
 /* ---- OSR bodies --------------------------------------------------------- */

@@ -124,6 +124,17 @@ static uintptr_t pass_counted(struct site *site, uint32_t state, const struct pp
     return take_target(site);
 }
 
+/* Armed: every pass is a hit until there is a target; back-off would need a counter. */
+static uintptr_t pass_armed(struct site *site, const struct pp_regs *regs)
+{
+    const uint32_t counts = 1u << PP_SITE_IDLE | 1u << PP_SITE_COUNTING;
+    count(&site->slow_paths);
+    if (counts >> atomic_load_explicit(&site->head.state, memory_order_relaxed) & 1
+        && count(&site->hits) >= policy_hits(site) && wins(site))
+        produce(site, regs);
+    return take_target(site);
+}
+
 static pp_status why_not(struct site *site)
 {
     const int last = atomic_load_explicit(&site->last, memory_order_relaxed);
@@ -173,6 +184,8 @@ uintptr_t patchpoint_slow(struct site_record *record, struct pp_regs *regs)
     hide_red_zone(site, regs);
     if (site->desc.kind == PP_SITE_COUNTED)
         target = pass_counted(site, state, regs);
+    else if (site->desc.kind == PP_SITE_ARMED)
+        target = pass_armed(site, regs);
     else if (site->desc.kind == PP_SITE_FORCED)
         target = pass_forced(site, state, regs);
     else

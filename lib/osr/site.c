@@ -51,8 +51,12 @@ pp_status pp_site_create(pp_pool *pool, const pp_site_desc *given, pp_site **res
     site->head.live_gpr = desc.live_gpr;
     site->head.live_vector = desc.live_vector;
     pp_site_layout layout;
-    (void) isa_host.emit_site(&site->desc, (uintptr_t) &site->head, pool_landing_pads(pool), NULL,
-                              0, &layout);
+    if (desc.kind == PP_SITE_ARMED)
+        (void) isa_host.emit_site_cold(&site->desc, (uintptr_t) &site->head,
+                                       pool_landing_pads(pool), 0, NULL, 0, &layout);
+    else
+        (void) isa_host.emit_site(&site->desc, (uintptr_t) &site->head, pool_landing_pads(pool),
+                                  NULL, 0, &layout);
     site->head.resume = (uint32_t) (layout.resume_offset - layout.return_offset);
     record_birth(&site->record);
     *result = site_handle(site);

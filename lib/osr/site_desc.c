@@ -83,7 +83,7 @@ static pp_status check_kind(const pp_site_desc *desc)
 {
     pp_error *error = desc->error;
     const bool polled = desc->kind == PP_SITE_POLLED, forced = desc->kind == PP_SITE_FORCED;
-    if (desc->kind != PP_SITE_COUNTED && !polled && !forced)
+    if (desc->kind != PP_SITE_COUNTED && desc->kind != PP_SITE_ARMED && !polled && !forced)
         return error_set(error, PP_E_ARG, "kind: %d", (int) desc->kind);
     if (desc->kind == PP_SITE_COUNTED
         && (desc->threshold < 1 || desc->threshold > SITE_THRESHOLD_MAX))
@@ -140,14 +140,15 @@ static pp_status check_thread_word(const pp_site_desc *desc)
 static pp_status check_word(const pp_site_desc *desc, const pp_tier0_layout *tier0)
 {
     pp_error *error = desc->error;
-    const bool data = desc->counter == PP_COUNTER_DATA && desc->kind != PP_SITE_FORCED;
+    const bool none = desc->kind == PP_SITE_FORCED || desc->kind == PP_SITE_ARMED;
+    const bool data = desc->counter == PP_COUNTER_DATA && !none;
     if ((desc->word != NULL) != data)
         return error_set(error, PP_E_ARG, data ? "word: missing" : "word: the counter is elsewhere");
     if ((uintptr_t) desc->word % (unsigned) word_bytes(desc) != 0)
         return error_set(error, PP_E_ARG, "word: misaligned");
-    if (desc->kind == PP_SITE_FORCED)
+    if (none)
         return desc->counter == 0 && desc->counter_offset == 0
-            ? PP_OK : error_set(error, PP_E_ARG, "counter: forced");
+            ? PP_OK : error_set(error, PP_E_ARG, "counter: this kind has none");
     switch (desc->counter) {
     case PP_COUNTER_FRAME:
         return check_frame_word(desc, tier0);
