@@ -205,6 +205,7 @@ PP_API pp_status pp_site_patch(pp_site *site, const void *hot, const void *cold,
 /* No further slow path or transition; tier-0 goes on.  PP_E_BUSY while a producer runs. */
 PP_API pp_status pp_site_disable(pp_site *site) PP_MUST_CHECK;
 
+/* Slow paths count without a lock: where threads meet, one may be missing. */
 typedef struct pp_site_stats {
     size_t size;          /* set by the caller */
     uint64_t slow_paths;  /* times the stub entered C */

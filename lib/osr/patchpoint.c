@@ -61,9 +61,15 @@ static void rearm(struct site *site, uint32_t state, const struct pp_regs *regs)
     atomic_store_explicit(counter_of(site, regs), passes, memory_order_relaxed);
 }
 
+/*
+ * Counts of what happened: one of two threads that meet here may be lost.  An atomic
+ * addition would wait for all that the stub has stored, which takes longer than the rest.
+ */
 static uint64_t count(_Atomic uint64_t *counter)
 {
-    return atomic_fetch_add_explicit(counter, 1, memory_order_relaxed) + 1;
+    uint64_t value = atomic_load_explicit(counter, memory_order_relaxed) + 1;
+    atomic_store_explicit(counter, value, memory_order_relaxed);
+    return value;
 }
 
 /* Whether this pass is the one, of all threads' passes, that produces. */
