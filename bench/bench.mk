@@ -7,6 +7,7 @@
 bench_programs = \
 	bench/closures \
 	bench/lookup \
+	bench/patchpoint \
 	bench/recordings \
 	bench/retarget \
 	bench/scale \
@@ -47,6 +48,10 @@ bench_closures_LDADD = $(bench_ldadd) $(FFI_LIBS) $(bench_ffcall_libs)
 bench_lookup_SOURCES = bench/lookup.c $(bench_harness)
 bench_lookup_CPPFLAGS = $(bench_cppflags)
 bench_lookup_LDADD = $(bench_ldadd)
+
+bench_patchpoint_SOURCES = bench/patchpoint.c $(bench_harness)
+bench_patchpoint_CPPFLAGS = $(bench_cppflags)
+bench_patchpoint_LDADD = $(bench_ldadd)
 
 bench_recordings_SOURCES = bench/recordings.c $(bench_harness)
 bench_recordings_CPPFLAGS = $(bench_cppflags)
