@@ -47,6 +47,8 @@ check_PROGRAMS += \
 	check_lookup \
 	check_osr \
 	check_patch \
+	check_patch_bytes \
+	check_patch_live \
 	check_placement \
 	check_policy \
 	check_pool \
@@ -102,7 +104,9 @@ check_lookup_SOURCES = tests/check_lookup.c
 check_osr_SOURCES = tests/check_osr.c
 check_osr_CPPFLAGS = $(AM_CPPFLAGS) -I$(top_srcdir)
 check_osr_LDADD = libstress.la $(LDADD)
-check_patch_SOURCES = tests/check_patch.c tests/snippet.h
+check_patch_SOURCES = tests/check_patch.c tests/patching.h tests/snippet.h
+check_patch_bytes_SOURCES = tests/check_patch_bytes.c
+check_patch_live_SOURCES = tests/check_patch_live.c tests/patching.h tests/snippet.h
 check_placement_SOURCES = tests/check_placement.c tests/sanitized.h tests/spans.h
 check_policy_SOURCES = tests/check_policy.c tests/loop.h tests/snippet.h
 check_pool_SOURCES = tests/check_pool.c tests/sanitized.h tests/spans.h
@@ -206,7 +210,7 @@ TESTS = $(check_PROGRAMS) $(check_SCRIPTS)
 
 # What depends on how code memory is mapped: make check TESTS='$(mapping_tests)'
 mapping_tests = examples/osr examples/span check_batch check_code_span check_fork check_osr \
-	check_patch check_pool \
+	check_patch check_patch_live check_pool \
 	check_reserve check_retarget check_retire check_site check_trace check_watch
 
 # Clients of the installed library.

@@ -15,7 +15,8 @@
  *
  * A site goes with its trace or span: what was freed or retired when a fire begins is
  * not touched, and a free or retirement that comes while one is going on waits until it is
- * over.  Nothing is ever written into code that has the same address later.
+ * over.  Nothing is ever written into code that has the same address later.  What is split
+ * off a span is another span: its sites are to be added again.
  *
  * Threads: any number may add, remove and fire at a time, beside free, retire and patch.
  * Not async-signal-safe.  Fork: a child has its parent's watches, but cannot patch its

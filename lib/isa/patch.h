@@ -22,7 +22,7 @@ void x86_64_nop(uint8_t *bytes, size_t length);
 /* jmp rel32: 5 bytes.  False: too far. */
 bool x86_64_jump(uint8_t *bytes, uint64_t from, uint64_t to);
 
-/* Whether the instruction may be replaced by, and replace, another such one while it is executed. */
+/* Whether it may be replaced by, and replace, another such one while it is executed. */
 bool aarch64_is_patchable(uint32_t instruction);
 
 #define AARCH64_NOP UINT32_C(0xd503201f)

@@ -386,7 +386,8 @@ static pp_status fire_all(pp_pool *pool, uint64_t key, const pp_patch_options *o
     if (stops && (options->stop == NULL || options->start == NULL))
         return error_set(options->error, PP_E_ARG, "STOPPED: no stop and start");
     if (stops && options->stop(options->host) != 0)
-        return error_set(options->error, PP_E_FAULT, "STOPPED: the host could not stop its threads");
+        return error_set(options->error, PP_E_FAULT,
+                         "STOPPED: the host could not stop its threads");
     fire->stopped = stops;
     pp_status status = fire_once(pool, key, fire, options->error);
     if (stops)
