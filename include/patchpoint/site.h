@@ -65,7 +65,7 @@ typedef struct pp_site pp_site;
 /*
  * Produce optimized code for a site: called by the one thread that won, with
  * the registers of its frame, in the middle of tier-0.  Returns PP_OK and an
- * entry, or a failure (the site is PP_SITE_FAILED and tier-0 goes on).  May
+ * entry, or a failure (tier-0 goes on; policy.h).  May
  * compile, allocate, lock, walk (pp_walk_begin_regs) and enter compiled code.  It
  * returns: an exception or a longjmp out of it would leave the site compiling.
  */
