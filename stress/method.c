@@ -204,7 +204,8 @@ static pp_status link_body(struct method *method, unsigned index)
         return status;
     pp_entry_desc desc = { .size = sizeof desc, .style = PP_ON_TOP, .scheme = method->shape.scheme,
                            .code = pp_trace_entry(method->bodies[index]), .tier0 = &method->tier0,
-                           .used = SAVES, .stack_bytes = prologue.stack_bytes, .host = method };
+                           .used = SAVES, .stack_bytes = prologue.stack_bytes, .host = method,
+                           .flags = method->shape.entry_flags };
     if (replace != NULL) {
         desc.style = PP_REPLACE;
         desc.body = &replace->body;

@@ -42,6 +42,7 @@ struct method_shape {
     uint32_t hits;
     bool with_thread;      /* the site knows the slot with the thread */
     bool refuse;           /* producers fail */
+    uint32_t entry_flags;  /* enum pp_entry_flags */
     uint32_t live_gpr, live_vector;       /* PP_SAVE_MASK */
     const struct method_replace *replace; /* NULL: on top */
 };

@@ -316,6 +316,66 @@ START_TEST(random_maps)
 }
 END_TEST
 
+/* ---- the stack's limit ------------------------------------------------------------ */
+
+static pp_site_stats stats_of(const struct method *method)
+{
+    pp_site_stats stats = { .size = sizeof stats };
+    ck_assert_int_eq(pp_site_get_stats(method->sites[0], &stats), PP_OK);
+    return stats;
+}
+
+static void sum_to(const struct method *method, pp_thread *on, uint64_t n)
+{
+    uint64_t saved[SAVE_SLOTS] = { 1, 2, 3 }, result;
+    ck_assert(method_run(method, on, n, NULL, 1, saved, &result));
+    ck_assert_uint_eq(result, method_model(method, n, 1));
+}
+
+/* On a thread that says it has less stack than a body takes, and on one that has more. */
+START_TEST(bodies_that_do_not_fit_are_not_entered)
+{
+    enum { BODY = 1 << 16 };
+    struct method_replace replace = { .body = { .size = sizeof replace.body,
+                                                .frame_bytes = FRAME_BYTES + BODY,
+        .saves = { .slots = SAVES, .saved = SAVES, .offset = AT_SAVES } } };
+    struct method_shape shape = {
+        .kind = METHOD_SUM, .scheme = PP_CSR_RESERVE, .save = PP_SAVE_GPR, .with_thread = true,
+        .threshold = 5, .hits = 1, .local_bytes = BODY, .entry_flags = PP_ENTRY_CHECK_STACK,
+        .replace = _i ? &replace : NULL,
+    };
+    struct method method;
+    pp_thread small;
+    const char *here = __builtin_frame_address(0);
+    ck_assert_int_eq(pp_thread_init(&small, here - BODY, here), PP_OK);
+    ck_assert_int_eq(method_open(&method, pool, &shape), PP_OK);
+    sum_to(&method, &small, 100);
+    ck_assert_int_eq(method.failed, PP_OK);
+    ck_assert_int_eq(pp_site_state(method.sites[0]), PP_SITE_READY);
+    ck_assert_ptr_eq(pp_site_entry(method.sites[0]), method.entries[0]);
+    ck_assert_uint_eq(stats_of(&method).transitions, 0);
+    ck_assert_uint_eq(stats_of(&method).refusals, 20); /* one for each slow path */
+    sum_to(&method, &thread, 100);
+    ck_assert_uint_eq(stats_of(&method).transitions, 1);
+    ck_assert_uint_eq(stats_of(&method).refusals, 20);
+    sum_to(&method, &small, 4);
+    sum_to(&method, &small, 5);
+    ck_assert_uint_eq(stats_of(&method).refusals, 21);
+    ck_assert_uint_eq(stats_of(&method).triggers, 1);
+    ck_assert_int_eq(pp_site_disable(method.sites[0]), PP_OK);
+    sum_to(&method, &thread, 100);
+    ck_assert_uint_eq(stats_of(&method).transitions, 1);
+    ck_assert_int_eq(method_close(&method), PP_OK);
+
+    shape.with_thread = false; /* nobody knows the stack: not published */
+    ck_assert_int_eq(method_open(&method, pool, &shape), PP_OK);
+    sum_to(&method, &thread, 100);
+    ck_assert_int_eq(pp_site_state(method.sites[0]), PP_SITE_FAILED);
+    ck_assert_uint_eq(stats_of(&method).transitions, 0);
+    ck_assert_int_eq(method_close(&method), PP_OK);
+}
+END_TEST
+
 /* ---- refusals ------------------------------------------------------------------- */
 
 static pp_trace *code;
@@ -466,8 +526,8 @@ START_TEST(frames_that_do_not_fit_are_refused)
     desc.style = (pp_osr_style) 77;
     refuse(&desc, PP_E_ARG, "style: 77");
     desc.style = PP_REPLACE;
-    desc.reserved = 1;
-    refuse(&desc, PP_E_ARG, "reserved");
+    desc.flags = 2;
+    refuse(&desc, PP_E_ARG, "flags: 0x2");
 }
 END_TEST
 
@@ -535,6 +595,7 @@ int main(void)
     tcase_add_checked_fixture(tests, setup, teardown);
     tcase_set_timeout(tests, 30);
     tcase_add_loop_test(tests, random_maps, 0, 4);
+    tcase_add_loop_test(tests, bodies_that_do_not_fit_are_not_entered, 0, 2);
     suite_add_tcase(suite, tests);
     TCase *refusals = tcase_create("refusals");
     tcase_add_checked_fixture(refusals, setup_refusals, teardown);

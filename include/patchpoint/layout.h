@@ -58,6 +58,7 @@
 #define PP_SITE_FAILED 5
 #define PP_SITE_DISABLED 6
 #define PP_SITE_PENDING 7
+#define PP_SITE_GUARDED 15      /* ready, and C is asked each time; pp_site_state says PP_SITE_READY */
 
 /* struct pp_regs.  General registers by hardware number; vectors behind everything else. */
 #if defined __x86_64__

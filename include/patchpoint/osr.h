@@ -122,8 +122,19 @@ typedef struct pp_entry_desc {
     size_t value_count;
     int32_t thread_offset;         /* slot of tier-0's frame with the pp_thread, from FP, so that
                                       walkers see this frame during the transition; 0: none */
-    uint32_t reserved;             /* 0 */
+    uint32_t flags;                /* enum pp_entry_flags */
 } pp_entry_desc;
+
+enum pp_entry_flags {
+    /*
+     * Every transition compares what is left of the thread's stack with stack_bytes, and for
+     * PP_REPLACE with what the move takes; where it does not suffice (PP_E_STACK) tier-0 goes
+     * on, and the site counts a refusal.  So is an activation whose SP is not where the layout
+     * says (PP_E_ABI).  The site has to know the thread (thread_offset), or publishing is
+     * PP_E_ABI; a ready one takes its slow path.
+     */
+    PP_ENTRY_CHECK_STACK = 1u << 0
+};
 
 /*
  * Make an entry: one immutable, validated record.  It keeps its trace: that

@@ -65,7 +65,19 @@ pp_status entry_check(const pp_entry *handle, const pp_pool *pool, const pp_site
     pp_status status = pp_entry_check(handle, site->tier0);
     if (status == PP_OK && !keeps_sources(site, entry->program))
         status = PP_E_ABI;
+    if (status == PP_OK && (entry->flags & PP_ENTRY_CHECK_STACK) && site->thread_offset == 0)
+        status = PP_E_ABI;
     return status;
+}
+
+pp_status entry_admit(const struct entry *entry, const pp_thread *thread, uintptr_t fp,
+                      uintptr_t sp)
+{
+    if (fp - sp != entry->tier0.frame_bytes)
+        return PP_E_ABI;
+    if (sp < thread->stack_lo || sp > thread->stack_hi || sp - thread->stack_lo < entry->stack_bytes)
+        return PP_E_STACK;
+    return PP_OK;
 }
 
 pp_status entry_acquire(const pp_entry *handle, const pp_pool *pool, const pp_site_desc *site,
@@ -132,8 +144,8 @@ static pp_status check_common(const pp_entry_desc *desc, struct plan *plan)
         return error_set(error, PP_E_ARG, "code: missing or misaligned");
     if (desc->stack_bytes > STACK_LIMIT)
         return error_set(error, PP_E_ARG, "stack_bytes: %zu", desc->stack_bytes);
-    if (desc->reserved != 0)
-        return error_set(error, PP_E_ARG, "reserved: not 0");
+    if (desc->flags & ~PP_ENTRY_CHECK_STACK)
+        return error_set(error, PP_E_ARG, "flags: %#x", (unsigned) desc->flags);
     return tier0_from(isa_host.arch, desc->tier0, &plan->tier0, error);
 }
 
@@ -233,6 +245,7 @@ static void fill_in(struct entry *entry, const pp_entry_desc *desc, const struct
     entry->used = desc->used;
     entry->stack_bytes = desc->stack_bytes;
     entry->thread_offset = desc->thread_offset;
+    entry->flags = desc->flags;
     entry->host = desc->host;
 }
 

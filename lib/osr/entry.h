@@ -18,7 +18,7 @@
 /* All but the record and the references is written once, before the entry is born. */
 struct entry {
     int32_t thread_offset;       /* ENTRY_THREAD_OFFSET */
-    uint32_t reserved;
+    uint32_t flags;
     uint64_t seal;               /* magic, architecture and layout of this struct, and its address */
     struct record record;
     _Atomic uint32_t references; /* sites that lead here, or ENTRY_CLOSED */
@@ -53,6 +53,10 @@ pp_status entry_check(const pp_entry *handle, const pp_pool *pool, const pp_site
 pp_status entry_acquire(const pp_entry *handle, const pp_pool *pool, const pp_site_desc *site,
                         struct entry **entry);
 void entry_release(struct entry *entry);
+
+/* Whether an activation may take an entry of PP_ENTRY_CHECK_STACK.  PP_E_STACK, PP_E_ABI. */
+pp_status entry_admit(const struct entry *entry, const pp_thread *thread, uintptr_t fp,
+                      uintptr_t sp);
 
 /* Give back what an entry has beside its record. */
 void entry_clear(struct entry *entry);

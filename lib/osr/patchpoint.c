@@ -102,10 +102,23 @@ static void produce(struct site *site, const struct pp_regs *regs)
         site_fail(site, 1u << PP_SITE_COMPILING, status);
 }
 
-/* The target of a ready site, or 0. */
-static uintptr_t take_target(struct site *site)
+/* Whether this activation may go where the site leads. */
+static bool admits(struct site *site, const struct pp_regs *regs)
 {
-    if (atomic_load_explicit(&site->head.state, memory_order_acquire) != PP_SITE_READY)
+    const pp_thread *thread = *(pp_thread *const *) (fp_of(regs)
+                                                     + (int64_t) site->desc.thread_offset);
+    const struct entry *entry = atomic_load_explicit(&site->entry, memory_order_relaxed);
+    pp_status status = entry_admit(entry, thread, fp_of(regs), sp_of(regs));
+    if (status != PP_OK)
+        site_refuse(site, status);
+    return status == PP_OK;
+}
+
+/* The target of a ready site, or 0. */
+static uintptr_t take_target(struct site *site, const struct pp_regs *regs)
+{
+    uint32_t state = atomic_load_explicit(&site->head.state, memory_order_acquire);
+    if (state != PP_SITE_READY && (state != PP_SITE_GUARDED || !admits(site, regs)))
         return 0;
     count(&site->transitions);
     return atomic_load_explicit(&site->head.target, memory_order_relaxed);
@@ -120,14 +133,14 @@ static uintptr_t pass_counted(struct site *site, uint32_t state, const struct pp
     if (waits)
         atomic_fetch_add_explicit(&site->level, 1, memory_order_relaxed);
     rearm(site, state, regs);
-    if (!waits && state != PP_SITE_READY && state != PP_SITE_DISABLED
+    if (!waits && state != PP_SITE_READY && state != PP_SITE_GUARDED && state != PP_SITE_DISABLED
         && count(&site->hits) >= policy_hits(site) && wins(site)) {
         produce(site, regs);
         state = atomic_load_explicit(&site->head.state, memory_order_acquire);
         if (state != PP_SITE_READY)
             rearm(site, state, regs);
     }
-    return take_target(site);
+    return take_target(site, regs);
 }
 
 /* Armed: every pass is a hit until there is a target; back-off would need a counter. */
@@ -138,7 +151,7 @@ static uintptr_t pass_armed(struct site *site, const struct pp_regs *regs)
     if (counts >> atomic_load_explicit(&site->head.state, memory_order_relaxed) & 1
         && count(&site->hits) >= policy_hits(site) && wins(site))
         produce(site, regs);
-    return take_target(site);
+    return take_target(site, regs);
 }
 
 static pp_status why_not(struct site *site)
@@ -146,6 +159,7 @@ static pp_status why_not(struct site *site)
     const int last = atomic_load_explicit(&site->last, memory_order_relaxed);
     switch (atomic_load_explicit(&site->head.state, memory_order_acquire)) {
     case PP_SITE_FAILED:
+    case PP_SITE_GUARDED:
         return (pp_status) last;
     case PP_SITE_COUNTING: /* failed, and may try again */
         return last != PP_OK ? (pp_status) last : PP_E_BUSY;
@@ -162,7 +176,7 @@ static uintptr_t pass_forced(struct site *site, uint32_t state, const struct pp_
     count(&site->slow_paths);
     if (state != PP_SITE_READY && wins(site))
         produce(site, regs);
-    uintptr_t target = take_target(site);
+    uintptr_t target = take_target(site, regs);
     if (target == 0 && site->desc.refused != NULL)
         target = (uintptr_t) site->desc.refused(site->desc.host, site_handle(site), regs,
                                                 why_not(site));

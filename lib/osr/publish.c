@@ -59,7 +59,9 @@ pp_status site_publish(struct site *site, const pp_entry *handle)
     atomic_store_explicit(&site->level, 0, memory_order_relaxed);
     atomic_store_explicit(&site->failures, 0, memory_order_relaxed);
     /* Pairs with the acquire load of the stub: READY seen, target seen. */
-    atomic_store_explicit(&site->head.state, PP_SITE_READY, memory_order_release);
+    bool guarded = (entry->flags & PP_ENTRY_CHECK_STACK) != 0;
+    atomic_store_explicit(&site->head.state, guarded ? PP_SITE_GUARDED : PP_SITE_READY,
+                          memory_order_release);
     return PP_OK;
 }
 
@@ -143,7 +145,8 @@ int pp_site_state(const pp_site *handle)
     struct site *site = site_from(handle);
     if (site == NULL)
         return PP_SITE_DISABLED;
-    return (int) atomic_load_explicit(&site->head.state, memory_order_acquire);
+    uint32_t state = atomic_load_explicit(&site->head.state, memory_order_acquire);
+    return state == PP_SITE_GUARDED ? PP_SITE_READY : (int) state;
 }
 
 void *pp_site_record(pp_site *handle)

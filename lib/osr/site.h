@@ -8,6 +8,7 @@
  *      COMPILING, PENDING -> COUNTING | FAILED | DISABLED  (a failure, by the policy)
  *      IDLE, COUNTING, FAILED, READY, PENDING -> DISABLED
  *      IDLE, COUNTING, FAILED, PENDING -> COMPILING -> READY (pp_site_publish)
+ *      GUARDED instead of READY, for an entry that asks C each time
  *
  * Every step is a compare-and-swap of `state`, so one thread at a time is
  * between TRIGGERED and the end of COMPILING; `target` and `entry` are its
