@@ -380,6 +380,53 @@ START_TEST(who_finds_a_lock_taken_goes_elsewhere)
 }
 END_TEST
 
+/* It has the region's lock until it is told, and for a moment longer. */
+struct holder {
+    struct region *region;
+    atomic_int state; /* 0, 1: it has the lock */
+};
+
+static void *hold_for_a_while(void *argument)
+{
+    struct holder *holder = argument;
+    require(pthread_mutex_lock(&holder->region->lock) == 0);
+    atomic_store(&holder->state, 1);
+    usleep(50000);
+    require(pthread_mutex_unlock(&holder->region->lock) == 0);
+    return NULL;
+}
+
+START_TEST(who_is_alone_in_a_region_waits_there)
+{
+    struct span span, next;
+    pthread_t thread;
+    pp_pool *pool = open_pool(PP_WX_AUTO);
+    struct spread *spread = &pool->spread;
+    if (processors_online() < 2)
+        return;
+    ck_assert_int_eq(take(pool, 100, &span), PP_OK);
+    ck_assert_int_eq(pthread_mutex_lock(&span.region->lock), 0);
+    atomic_store(&spread->meetings, 63);
+    ck_assert_int_eq(take(pool, 100, &next), PP_OK);
+    ck_assert_int_eq(pthread_mutex_unlock(&span.region->lock), 0);
+    ck_assert_ptr_ne(next.region, span.region);
+    for (int shared = 0; shared <= 1; shared++) {
+        struct holder holder = { .region = next.region };
+        unsigned other = spread->homes[0] == next.region; /* a slot that is not this thread's */
+        atomic_store(&spread->homes[other], shared ? next.region : NULL);
+        ck_assert_int_eq(spread_is_alone(spread, next.region), !shared);
+        ck_assert_int_eq(pthread_create(&thread, NULL, hold_for_a_while, &holder), 0);
+        while (atomic_load(&holder.state) == 0)
+            sched_yield();
+        ck_assert_int_eq(take(pool, 100, &span), PP_OK);
+        ck_assert_int_eq(span.region == next.region, !shared);
+        ck_assert_int_eq(pthread_join(thread, NULL), 0);
+    }
+    verify(pool);
+    pp_pool_destroy(pool);
+}
+END_TEST
+
 struct churn {
     pp_pool *pool;
     uint64_t state;
@@ -452,6 +499,7 @@ int main(void)
     tcase_set_timeout(threads, 60);
     tcase_add_test(threads, only_frequent_meetings_are_a_reason_for_a_region);
     tcase_add_test(threads, who_finds_a_lock_taken_goes_elsewhere);
+    tcase_add_test(threads, who_is_alone_in_a_region_waits_there);
     tcase_add_test(threads, threads_have_no_more_regions_than_there_are_processors);
     suite_add_tcase(suite, threads);
     SRunner *runner = srunner_create(suite);

@@ -258,11 +258,12 @@ static pp_status request_apart(pp_pool *pool, struct request *request)
 {
     struct region *home = spread_home(&pool->spread, request->rule);
     pp_status status = REGION_FULL;
-    request->wait = false;
     request->busy = 0;
     request->taken = 0;
+    request->wait = home != NULL && spread_is_alone(&pool->spread, home);
     if (home != NULL)
         status = request_in(request, home);
+    request->wait = false;
     if (status != REGION_FULL && status != REGION_BUSY)
         return status;
     status = request_among(request, atomic_load_explicit(&pool->regions, memory_order_acquire),

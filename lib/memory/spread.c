@@ -23,6 +23,14 @@ struct region *spread_home(struct spread *spread, const struct frame_rule *rule)
     return fits ? home : NULL;
 }
 
+bool spread_is_alone(struct spread *spread, const struct region *home)
+{
+    unsigned count = 0;
+    for (unsigned i = 0; i < SPREAD_HOMES; i++)
+        count += atomic_load_explicit(&spread->homes[i], memory_order_relaxed) == home;
+    return count == 1;
+}
+
 void spread_move(struct spread *spread, struct region *home)
 {
     atomic_store_explicit(slot_of(spread), home, memory_order_release);

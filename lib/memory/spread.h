@@ -3,7 +3,9 @@
  * Threads that meet in a region are led apart.
  *
  * A thread that finds a region's lock taken goes on to another region with the
- * same rule, and begins there the next time.  If that happens often and all of them
+ * same rule, and begins there the next time.  Where no other thread begins it stays,
+ * and waits for the lock: who holds it only frees something there, and two that gave way
+ * to each other would change places for ever.  If that happens often and all of them
  * are taken, a region is opened for it; there are never more such regions than
  * processors, and none if it cannot be near.  Programs whose threads do not meet
  * never notice.
@@ -25,6 +27,9 @@ struct spread {
 
 /* Where the calling thread begins, if that has this rule; or NULL. */
 struct region *spread_home(struct spread *spread, const struct frame_rule *rule);
+
+/* Whether no other thread begins there. */
+bool spread_is_alone(struct spread *spread, const struct region *home);
 void spread_move(struct spread *spread, struct region *home);
 
 /*
