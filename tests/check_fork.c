@@ -382,6 +382,14 @@ static void close_all_and_wait(void)
     check_world();
 }
 
+static int count_descriptors(void)
+{
+    int count = 0;
+    for (int fd = 0; fd < 1024; fd++)
+        count += fcntl(fd, F_GETFD) >= 0;
+    return count;
+}
+
 START_TEST(any_number_of_children_is_seen)
 {
     enum { CHILDREN = 100 };
@@ -389,13 +397,10 @@ START_TEST(any_number_of_children_is_seen)
     if (!open_world((pp_wx) _i))
         return;
     ck_assert_int_eq(pipe(go), 0);
-    int before = dup(go[0]);
+    int before = count_descriptors();
     for (unsigned i = 0; i < CHILDREN; i++)
         children[i] = fork_child(i % 2 == 0 ? just_wait : close_all_and_wait);
-    int after = dup(go[0]);
-    ck_assert_int_le(after - before, 2); /* one descriptor for all of them */
-    close(before);
-    close(after);
+    ck_assert_int_le(count_descriptors() - before, 1); /* one descriptor for all of them */
     ck_assert_int_eq(fork_has_children(), is_shared());
     ck_assert_int_eq(is_used_again(world.spans[5]), !is_shared());
     kill(children[0], SIGKILL);
