@@ -72,6 +72,11 @@ static uint64_t count(_Atomic uint64_t *counter)
     return value;
 }
 
+static uint32_t hits_of(const struct site *site)
+{
+    return policy_hits(site_policy(site), site->desc.hits);
+}
+
 /* Whether this pass is the one, of all threads' passes, that produces. */
 static bool wins(struct site *site)
 {
@@ -134,7 +139,7 @@ static uintptr_t pass_counted(struct site *site, uint32_t state, const struct pp
         atomic_fetch_add_explicit(&site->level, 1, memory_order_relaxed);
     rearm(site, state, regs);
     if (!waits && state != PP_SITE_READY && state != PP_SITE_GUARDED && state != PP_SITE_DISABLED
-        && count(&site->hits) >= policy_hits(site) && wins(site)) {
+        && count(&site->hits) >= hits_of(site) && wins(site)) {
         produce(site, regs);
         state = atomic_load_explicit(&site->head.state, memory_order_acquire);
         if (state != PP_SITE_READY)
@@ -149,7 +154,7 @@ static uintptr_t pass_armed(struct site *site, const struct pp_regs *regs)
     const uint32_t counts = 1u << PP_SITE_IDLE | 1u << PP_SITE_COUNTING;
     count(&site->slow_paths);
     if (counts >> atomic_load_explicit(&site->head.state, memory_order_relaxed) & 1
-        && count(&site->hits) >= policy_hits(site) && wins(site))
+        && count(&site->hits) >= hits_of(site) && wins(site))
         produce(site, regs);
     return take_target(site, regs);
 }
@@ -194,11 +199,30 @@ static uintptr_t pass_polled(struct site *site, uint32_t state, const struct pp_
     return (uintptr_t) site->desc.poll(site->desc.host, site_handle(site), regs);
 }
 
-uintptr_t patchpoint_slow(struct site_record *record, struct pp_regs *regs)
+/*
+ * One hit of many at a counted site.  Nobody is shown the registers, and nothing of the
+ * host runs that could change errno.
+ */
+static bool pass_only_counts(struct site *site, uint32_t state, const struct pp_regs *regs)
 {
-    struct site *site = (struct site *) record;
+    if (state != PP_SITE_COUNTING || site->desc.kind != PP_SITE_COUNTED)
+        return false;
+    const struct policy *policy = site_policy(site);
+    const uint64_t hits = atomic_load_explicit(&site->hits, memory_order_relaxed) + 1;
+    const int32_t passes = policy_steady_passes(policy, site->desc.threshold);
+    if (hits >= policy_hits(policy, site->desc.hits) || passes == 0
+        || atomic_load_explicit(&site->level, memory_order_relaxed) != 0)
+        return false;
+    count(&site->slow_paths);
+    atomic_store_explicit(&site->hits, hits, memory_order_relaxed);
+    atomic_store_explicit(counter_of(site, regs), passes, memory_order_relaxed);
+    return true;
+}
+
+__attribute__((noinline)) static uintptr_t pass(struct site *site, uint32_t state,
+                                                struct pp_regs *regs)
+{
     int kept = errno;
-    uint32_t state = atomic_load_explicit(&record->state, memory_order_acquire);
     uintptr_t target;
 
     hide_red_zone(site, regs);
@@ -211,5 +235,14 @@ uintptr_t patchpoint_slow(struct site_record *record, struct pp_regs *regs)
     else
         target = pass_polled(site, state, regs);
     errno = kept;
-    return target != 0 ? target : regs->pc + record->resume;
+    return target != 0 ? target : regs->pc + site->head.resume;
+}
+
+uintptr_t patchpoint_slow(struct site_record *record, struct pp_regs *regs)
+{
+    struct site *site = (struct site *) record;
+    uint32_t state = atomic_load_explicit(&record->state, memory_order_acquire);
+    if (pass_only_counts(site, state, regs))
+        return regs->pc + record->resume;
+    return pass(site, state, regs);
 }

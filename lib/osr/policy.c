@@ -14,11 +14,6 @@
 #define WRITE(policy, field, value) \
     atomic_store_explicit(&(policy)->field, value, memory_order_relaxed)
 
-static const struct policy *policy_of(const struct site *site)
-{
-    return atomic_load_explicit(&site->policy, memory_order_acquire);
-}
-
 /* xorshift64; two threads may draw the same number. */
 static uint32_t draw(const struct policy *policy, uint32_t most)
 {
@@ -32,7 +27,7 @@ static uint32_t draw(const struct policy *policy, uint32_t most)
 
 int32_t policy_passes(struct site *site)
 {
-    const struct policy *policy = policy_of(site);
+    const struct policy *policy = site_policy(site);
     const uint32_t level = atomic_load_explicit(&site->level, memory_order_relaxed);
     const uint64_t shift = (uint64_t) READ(policy, backoff) * level;
     int64_t passes = READ(policy, threshold), most = READ(policy, threshold_max);
@@ -60,15 +55,9 @@ int32_t policy_passes(struct site *site)
     return passes < 1 ? 1 : (int32_t) passes;
 }
 
-uint64_t policy_hits(const struct site *site)
-{
-    const uint32_t hits = READ(policy_of(site), hits);
-    return hits != 0 ? hits : site->desc.hits;
-}
-
 uint32_t site_after_failure(const struct site *site, uint64_t failures)
 {
-    const uint32_t attempts = READ(policy_of(site), attempts);
+    const uint32_t attempts = READ(site_policy(site), attempts);
     if (attempts == 0)
         return PP_SITE_FAILED;
     return failures < attempts ? PP_SITE_COUNTING : PP_SITE_DISABLED;
@@ -109,6 +98,7 @@ static void policy_write(struct policy *policy, const pp_policy *from)
     WRITE(policy, seed, from->seed != 0 ? from->seed : 1);
     WRITE(policy, flags, from->flags);
     WRITE(policy, load, from->load);
+    WRITE(policy, varies, from->random != 0 || from->load != NULL);
 }
 
 pp_status pp_pool_set_policy(pp_pool *pool, const pp_policy *given)

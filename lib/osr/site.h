@@ -53,6 +53,11 @@ struct site {
     _Atomic uint64_t slow_paths, triggers, transitions, refusals;
 };
 
+static inline const struct policy *site_policy(const struct site *site)
+{
+    return atomic_load_explicit(&site->policy, memory_order_acquire);
+}
+
 /* The site behind a handle, or NULL when it is stale. */
 struct site *site_from(const pp_site *handle);
 pp_site *site_handle(const struct site *site);
