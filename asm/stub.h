@@ -87,11 +87,19 @@ extern const char patchpoint_v512[] __attribute__((visibility("hidden")));
 extern const char patchpoint_mask[] __attribute__((visibility("hidden")));
 
 /*
- * The C side of a patchpoint's slow path: returns where the site goes on.
+ * The C side of a patchpoint's slow path, first the pass that only counts: returns where the
+ * site goes on, or 0 with nothing done, and patchpoint_slow is asked.  `fp` is the site's,
+ * `pc` the return address into it.  Keeps all registers that are not general ones.
+ */
+struct site_record;
+uintptr_t patchpoint_count(struct site_record *record, uintptr_t fp, uintptr_t pc)
+    __attribute__((visibility("hidden")));
+
+/*
+ * And the others: returns where the site goes on.
  * `regs` is writable, but nothing of it is restored except caller-saved
  * registers and floating point control.
  */
-struct site_record;
 uintptr_t patchpoint_slow(struct site_record *record, struct pp_regs *regs)
     __attribute__((visibility("hidden")));
 

@@ -3,8 +3,9 @@
  * Every save class keeps and shows what it says, with random register contents,
  * and nothing that C does in between makes a difference.
  *
- * The stubs call this program's own patchpoint_slow, which spoils everything
- * that a C function may, in registers of every width that the processor has.
+ * The stubs call this program's own patchpoint_count, which spoils the general registers
+ * that a C function may, and patchpoint_slow, which spoils the others, too, in every width
+ * that the processor has.
  */
 #include <config.h>
 
@@ -95,6 +96,10 @@ static struct {
     pp_thread *thread;
     unsigned calls;
     uintptr_t answer;       /* 0: resume */
+    unsigned counts;        /* calls of patchpoint_count, what they had, and what they return */
+    struct site_record *count_record;
+    uintptr_t count_fp, count_pc, count_exit_fp;
+    uintptr_t passes;
     bool upper_in_use;      /* of a ymm register, as C began */
     bool down;              /* DF, as C began */
     size_t edit;            /* a byte of what the stub stored is changed: its offset, and */
@@ -153,6 +158,33 @@ static void look(const struct pp_regs *regs)
     if (regs->save == PP_SAVE_V512)
         memcpy(shown->opmask, (const char *) regs + PP_REGS_OPMASK, sizeof shown->opmask);
 #endif
+}
+
+/* Of general registers what a C function may change, and nothing else. */
+__attribute__((target("general-regs-only")))
+uintptr_t patchpoint_count(struct site_record *record, uintptr_t fp, uintptr_t pc)
+{
+    seen.counts++;
+    seen.count_record = record;
+    seen.count_fp = fp;
+    seen.count_pc = pc;
+    if (seen.thread != NULL)
+        seen.count_exit_fp = seen.thread->exit_fp;
+    uintptr_t answer = seen.passes;
+#if defined __x86_64__
+    __asm__ volatile(".irp r, rcx, rdx, rsi, rdi, r8, r9, r10, r11\n\t"
+                     "mov $0x0bad, %%\\r\n\t"
+                     ".endr" : : "a"(answer)
+                     : "rcx", "rdx", "rsi", "rdi", "r8", "r9", "r10", "r11", "cc");
+#else
+    __asm__ volatile(".irp n, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 17, 18\n\t"
+                     "mov x\\n, #0x0bad\n\t"
+                     ".endr\n\t"
+                     "cmp x1, #1"
+                     : : : "x1", "x2", "x3", "x4", "x5", "x6", "x7", "x8", "x9", "x10", "x11", "x12",
+                           "x13", "x14", "x15", "x16", "x17", "x18", "cc");
+#endif
+    return answer;
 }
 
 uintptr_t patchpoint_slow(struct site_record *record, struct pp_regs *regs)
@@ -327,6 +359,7 @@ START_TEST(slow_path_keeps_and_shows)
         if (transition)
             seen.answer = (uintptr_t) probe_target;
         run_site(&probe, &record);
+        ck_assert_uint_eq(seen.counts, 1);
         ck_assert_uint_eq(seen.calls, 1);
         ck_assert_ptr_eq(seen.record, &record);
         ck_assert_uint_eq(probe.went, transition);
@@ -338,6 +371,56 @@ START_TEST(slow_path_keeps_and_shows)
             ck_assert_uint_eq(seen.exit_fp, probe.sp - 16);
             ck_assert_uint_eq(seen.shown.regs.gpr[FP_NUMBER], probe.sp + 64);
         }
+    }
+}
+END_TEST
+
+/* As if of a class that keeps all there is. */
+static struct class everything(const struct class *class)
+{
+    struct class all = *class;
+    all.save = PP_SAVE_V128;
+    all.bytes = 16;
+    all.vectors = PP_REGS_VECTOR_COUNT;
+    all.opmasks = 0;
+#if defined __x86_64__
+    for (unsigned i = 0; i < CLASSES; i++)
+        if (classes[i].needs != CPU_VECTORS && cpu_lacks(classes[i].needs) == NULL) {
+            all.bytes = classes[i].bytes;
+            all.vectors = classes[i].vectors;
+            all.opmasks = classes[i].opmasks;
+        }
+#endif
+    return all;
+}
+
+START_TEST(pass_that_only_counts_changes_nothing)
+{
+    /* No register of the class is touched, so that every stub runs on every processor. */
+    const struct class all = everything(&classes[_i]);
+    for (unsigned round = 0; round < ROUNDS; round++) {
+        struct probe probe = { .stub = all.stub };
+        struct site_record record = { .state = PP_SITE_COUNTING, .resume = probe_resume };
+        pp_thread thread = { 0 };
+        fill(&probe, all.bytes);
+        memset(&seen, 0, sizeof seen);
+        seen.passes = (uintptr_t) probe_target;
+        probe.skew = round % 2 * (probe_random() % (SKEW_MAX + 1));
+        if (round % 3 == 0) {
+            seen.thread = &thread;
+            record.thread_offset = round % 2 ? -24 : 40;
+            probe.frame = 1;
+        }
+        run_site(&probe, &record);
+        ck_assert_uint_eq(seen.calls, 0);
+        ck_assert_uint_eq(seen.counts, 1);
+        ck_assert_ptr_eq(seen.count_record, &record);
+        ck_assert_uint_eq(seen.count_pc, probe.pc);
+        ck_assert_uint_eq(seen.count_fp, probe.frame ? probe.sp + 64 : probe.in.gpr[FP_NUMBER]);
+        ck_assert_uint_eq(seen.count_exit_fp, probe.frame ? probe.sp - 16 : 0);
+        ck_assert_uint_eq(thread.exit_fp, 0);
+        ck_assert_uint_eq(probe.went, 1);
+        check_kept(&probe, &all, &record);
     }
 }
 END_TEST
@@ -434,25 +517,6 @@ END_TEST
 
 /* ---- the fast path ------------------------------------------------------- */
 
-/* As if of a class that keeps all there is. */
-static struct class everything(const struct class *class)
-{
-    struct class all = *class;
-    all.save = PP_SAVE_V128;
-    all.bytes = 16;
-    all.vectors = PP_REGS_VECTOR_COUNT;
-    all.opmasks = 0;
-#if defined __x86_64__
-    for (unsigned i = 0; i < CLASSES; i++)
-        if (classes[i].needs != CPU_VECTORS && cpu_lacks(classes[i].needs) == NULL) {
-            all.bytes = classes[i].bytes;
-            all.vectors = classes[i].vectors;
-            all.opmasks = classes[i].opmasks;
-        }
-#endif
-    return all;
-}
-
 START_TEST(ready_site_is_taken_without_entering_c)
 {
     /* No register of the class is touched, so that every stub runs on every processor. */
@@ -464,7 +528,7 @@ START_TEST(ready_site_is_taken_without_entering_c)
         fill(&probe, all.bytes);
         memset(&seen, 0, sizeof seen);
         run_site(&probe, &record);
-        ck_assert_uint_eq(seen.calls, 0);
+        ck_assert_uint_eq(seen.counts + seen.calls, 0);
         ck_assert_uint_eq(probe.went, 1);
         check_kept(&probe, &all, &record);
 #if defined __aarch64__
@@ -550,6 +614,7 @@ int main(void)
     Suite *suite = suite_create("save");
     TCase *tests = tcase_create("save");
     tcase_add_loop_test(tests, slow_path_keeps_and_shows, 0, CLASSES);
+    tcase_add_loop_test(tests, pass_that_only_counts_changes_nothing, 0, CLASSES);
     tcase_add_loop_test(tests, every_register_comes_from_its_slot, 0, CLASSES);
     tcase_add_loop_test(tests, floating_point_control_is_restored_alone, 0, CLASSES);
     tcase_add_loop_test(tests, ready_site_is_taken_without_entering_c, 0, CLASSES);

@@ -17,10 +17,13 @@
  *
  *      if (record->state == PP_SITE_READY)
  *          return record->target;
- *      regs = registers as they were at the site;
  *      thread = record->thread_offset ? *(pp_thread **) (site's FP + thread_offset) : NULL;
  *      if (thread) thread->exit_fp = FP;
- *      target = patchpoint_slow(record, &regs);
+ *      target = patchpoint_count(record, site's FP, return address);
+ *      if (!target) {
+ *          regs = registers as they were at the site;
+ *          target = patchpoint_slow(record, &regs);
+ *      }
  *      if (thread) thread->exit_fp = 0;
  *      restore what a C function may change;
  *      return target;
@@ -51,12 +54,13 @@
     HIDDEN(patchpoint_gpr)
     HIDDEN(patchpoint_v128)
     HIDDEN(patchpoint_mask)
+    HIDDEN(patchpoint_count)
     HIDDEN(patchpoint_slow)
 
 /* ---- parts of a stub ---------------------------------------------------- */
 
 /* The way without C, and the frame of the other one. */
-    .macro  open_stub name, class
+    .macro  open_stub name
     ldar    w16, [x17]                  /* PP_SITE_STATE is 0 */
     sub     w16, w16, #PP_SITE_READY
     cbnz    w16, .L\name\()_slow
@@ -72,12 +76,13 @@
     .cfi_def_cfa_register x29
 .L\name\()_set:
     sub     sp, sp, #FRAME
-    mov     x16, #\class
-    str     x16, [sp, #PP_REGS_CLASS]
     .endm
 
-/* Through here x17 is the record. */
-    .macro  store_volatile
+/*
+ * The general registers that C may change, and the pass that only counts: from here
+ * to close_stub, if it is one.  Else x17 is the record, through all that follows.
+ */
+    .macro  call_count name, class
     stp     x0, x1, [GPR(0)]
     stp     x2, x3, [GPR(2)]
     stp     x4, x5, [GPR(4)]
@@ -86,7 +91,24 @@
     stp     x10, x11, [GPR(10)]
     stp     x12, x13, [GPR(12)]
     stp     x14, x15, [GPR(14)]
-    str     x18, [GPR(18)]
+    stp     x17, x18, [GPR(17)]         /* x17 for this stub */
+    mrs     x10, nzcv
+    stp     x30, x10, [sp, #PP_REGS_PC] /* and PP_REGS_FLAGS */
+    ldr     x1, [x29]                   /* site's FP */
+    ldrsw   x10, [x17, #PP_SITE_THREAD_OFFSET]
+    cbz     x10, .L\name\()_no_thread
+    ldr     x10, [x1, x10]
+    str     x29, [x10, #PP_THREAD_EXIT_FP]
+.L\name\()_no_thread:
+    str     x10, [THREAD]
+    mov     x0, x17
+    mov     x2, x30
+    bl      patchpoint_count
+    mov     x16, x0
+    cbnz    x0, .L\name\()_passed
+    mov     x10, #\class
+    str     x10, [sp, #PP_REGS_CLASS]
+    ldr     x17, [GPR(17)]
     .endm
 
 /* Only to be shown: C keeps them. */
@@ -113,37 +135,23 @@
     .endm
 
 /*
- * From the stored registers to C and back: x0-x15 are free, and the target is
- * in x16 at the end.
+ * The rest of pp_regs, to C and back: x0-x15 are free, and the target is in x16
+ * at the end.
  */
     .macro  call_slow name
-    ldr     x9, [x29]                   /* site's FP */
+    ldp     x9, x11, [x29]              /* site's FP, return address */
     str     x9, [sp, #PP_REGS_FP]
     add     x10, x29, #16               /* SP at the site */
-    stp     x30, x10, [GPR(30)]
-    mrs     x11, nzcv
-    stp     x30, x11, [sp, #PP_REGS_PC] /* and PP_REGS_FLAGS */
+    stp     x11, x10, [GPR(30)]
     mrs     x12, fpcr
     mrs     x13, fpsr
     str     w12, [sp, #PP_REGS_FP_CONTROL]
     str     w13, [sp, #PP_REGS_FP_CONTROL + 4]
 
-    ldrsw   x10, [x17, #PP_SITE_THREAD_OFFSET]
-    cbz     x10, .L\name\()_no_thread
-    ldr     x10, [x9, x10]
-    str     x29, [x10, #PP_THREAD_EXIT_FP]
-.L\name\()_no_thread:
-    str     x10, [THREAD]
-
     mov     x0, x17
     mov     x1, sp
     bl      patchpoint_slow
     mov     x16, x0
-
-    ldr     x10, [THREAD]
-    cbz     x10, .L\name\()_no_thread_back
-    str     xzr, [x10, #PP_THREAD_EXIT_FP]
-.L\name\()_no_thread_back:
 
     ldr     w12, [sp, #PP_REGS_FP_CONTROL]
     ldr     w13, [sp, #PP_REGS_FP_CONTROL + 4]
@@ -159,7 +167,12 @@
 .L\name\()_fpsr_kept:
     .endm
 
-    .macro  load_volatile
+    .macro  close_stub name
+.L\name\()_passed:
+    ldr     x10, [THREAD]
+    cbz     x10, .L\name\()_no_thread_back
+    str     xzr, [x10, #PP_THREAD_EXIT_FP]
+.L\name\()_no_thread_back:
     ldp     x0, x1, [GPR(0)]
     ldp     x2, x3, [GPR(2)]
     ldp     x4, x5, [GPR(4)]
@@ -169,9 +182,6 @@
     ldp     x12, x13, [GPR(12)]
     ldp     x14, x15, [GPR(14)]
     ldr     x18, [GPR(18)]
-    .endm
-
-    .macro  close_stub name
     mov     sp, x29
     .cfi_def_cfa_register sp
     ldp     x29, x30, [sp], #16
@@ -186,29 +196,27 @@
 /* ---- patchpoint_abi ----------------------------------------------------- */
 
 CODE(patchpoint_abi)
-    open_stub patchpoint_abi, PP_SAVE_ABI_VALUE
-    store_volatile
+    open_stub patchpoint_abi
+    call_count patchpoint_abi, PP_SAVE_ABI_VALUE
     call_slow patchpoint_abi
-    load_volatile
     close_stub patchpoint_abi
 END(patchpoint_abi)
 
 /* ---- patchpoint_gpr ----------------------------------------------------- */
 
 CODE(patchpoint_gpr)
-    open_stub patchpoint_gpr, PP_SAVE_GPR_VALUE
-    store_volatile
+    open_stub patchpoint_gpr
+    call_count patchpoint_gpr, PP_SAVE_GPR_VALUE
     store_preserved
     call_slow patchpoint_gpr
-    load_volatile
     close_stub patchpoint_gpr
 END(patchpoint_gpr)
 
 /* ---- patchpoint_v128 ---------------------------------------------------- */
 
 CODE(patchpoint_v128)
-    open_stub patchpoint_v128, PP_SAVE_V128_VALUE
-    store_volatile
+    open_stub patchpoint_v128
+    call_count patchpoint_v128, PP_SAVE_V128_VALUE
     store_preserved
     store_eight 0, 1, 2, 3, 4, 5, 6, 7
     store_eight 8, 9, 10, 11, 12, 13, 14, 15
@@ -219,7 +227,6 @@ CODE(patchpoint_v128)
     load_eight 8, 9, 10, 11, 12, 13, 14, 15
     load_eight 16, 17, 18, 19, 20, 21, 22, 23
     load_eight 24, 25, 26, 27, 28, 29, 30, 31
-    load_volatile
     close_stub patchpoint_v128
 END(patchpoint_v128)
 
@@ -241,8 +248,8 @@ END(patchpoint_v128)
     .endm
 
 CODE(patchpoint_mask)
-    open_stub patchpoint_mask, PP_SAVE_MASK_VALUE
-    store_volatile
+    open_stub patchpoint_mask
+    call_count patchpoint_mask, PP_SAVE_MASK_VALUE
     ldp     w10, w9, [x17, #PP_SITE_LIVE_GPR] /* and PP_SITE_LIVE_VECTOR */
     str     w9, [LIVE_VECTOR]
     and     w10, w10, #PRESERVED
@@ -259,7 +266,6 @@ CODE(patchpoint_mask)
     load_named 8, 9, 10, 11, 12, 13, 14, 15
     load_named 16, 17, 18, 19, 20, 21, 22, 23
     load_named 24, 25, 26, 27, 28, 29, 30, 31
-    load_volatile
     close_stub patchpoint_mask
 END(patchpoint_mask)
 

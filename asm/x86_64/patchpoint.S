@@ -18,10 +18,13 @@
  *
  *      if (record->state == PP_SITE_READY)
  *          return record->target;
- *      regs = registers as they were at the site;
  *      thread = record->thread_offset ? *(pp_thread **) (site's FP + thread_offset) : NULL;
  *      if (thread) thread->exit_fp = FP;
- *      target = patchpoint_slow(record, &regs);
+ *      target = patchpoint_count(record, site's FP, return address);
+ *      if (!target) {
+ *          regs = registers as they were at the site;
+ *          target = patchpoint_slow(record, &regs);
+ *      }
  *      if (thread) thread->exit_fp = 0;
  *      restore what a C function may change;
  *      return target;
@@ -36,7 +39,7 @@
  *      SP + 448    zmm0-zmm31, 64-aligned V512; or ymm0-ymm15, 32-aligned: V256
  *      SP + 440    live_vector            MASK
  *      SP + 432    thread or 0
- *      SP + 416    scratch
+ *      SP + 416    record; scratch
  *      SP          struct pp_regs, 16-aligned
  *
  * V256 and V512 give C clean upper halves (vzeroupper), so that code with SSE
@@ -46,6 +49,7 @@
 #include "asm.h"
 #include "stub.h"
 
+#define RECORD PP_REGS_SIZE(%rsp)
 #define SCRATCH PP_REGS_SIZE(%rsp)
 #define THREAD (PP_REGS_SIZE + 16)(%rsp)
 #define LIVE_VECTOR (PP_REGS_SIZE + 24)(%rsp)
@@ -65,12 +69,13 @@
     HIDDEN(patchpoint_v256)
     HIDDEN(patchpoint_v512)
     HIDDEN(patchpoint_mask)
+    HIDDEN(patchpoint_count)
     HIDDEN(patchpoint_slow)
 
 /* ---- parts of a stub ---------------------------------------------------- */
 
 /* The way without C, and the frame of the other one. */
-    .macro  open_stub name, class, bytes, align
+    .macro  open_stub name, bytes, align
     cmpl    $PP_SITE_READY, PP_SITE_STATE(%r11)
     jne     .L\name\()_slow
     mov     PP_SITE_TARGET(%r11), %r11
@@ -85,11 +90,13 @@
 .L\name\()_set:
     sub     $\bytes, %rsp
     and     $-\align, %rsp
-    movq    $\class, PP_REGS_CLASS(%rsp)
     .endm
 
-/* Through here r11 is the record. */
-    .macro  store_volatile
+/*
+ * The general registers that C may change, and the pass that only counts: from here
+ * to close_stub, if it is one.  Else r11 is the record, through all that follows.
+ */
+    .macro  call_count name, class
     mov     %rax, GPR(0)
     mov     %rcx, GPR(1)
     mov     %rdx, GPR(2)
@@ -98,6 +105,24 @@
     mov     %r8, GPR(8)
     mov     %r9, GPR(9)
     mov     %r10, GPR(10)
+    mov     0(%rbp), %rsi           /* site's FP */
+    movslq  PP_SITE_THREAD_OFFSET(%r11), %rax
+    test    %rax, %rax
+    jz      .L\name\()_no_thread
+    mov     (%rsi,%rax), %rax
+    mov     %rbp, PP_THREAD_EXIT_FP(%rax)
+.L\name\()_no_thread:
+    mov     %rax, THREAD
+    mov     %r11, RECORD
+    mov     %r11, %rdi
+    mov     8(%rbp), %rdx
+    call    patchpoint_count
+    mov     RECORD, %rcx
+    mov     %rax, %r11
+    test    %rax, %rax
+    jnz     .L\name\()_passed
+    mov     %rcx, %r11
+    movq    $\class, PP_REGS_CLASS(%rsp)
     .endm
 
 /* Only to be shown: C keeps them. */
@@ -110,8 +135,8 @@
     .endm
 
 /*
- * From the stored registers to C and back: rax, rcx, rdx, rsi, rdi and r8-r11
- * are free, and the target is in r11 at the end.
+ * The rest of pp_regs, to C and back: rax, rcx, rdx, rsi, rdi and r8-r11 are
+ * free, and the target is in r11 at the end.
  */
     .macro  call_slow name
     lea     16(%rbp), %rax          /* SP at the site */
@@ -131,24 +156,10 @@
     cld
 .L\name\()_df_off:
 
-    movslq  PP_SITE_THREAD_OFFSET(%r11), %rax
-    test    %rax, %rax
-    jz      .L\name\()_no_thread
-    mov     (%rcx,%rax), %rax
-    mov     %rbp, PP_THREAD_EXIT_FP(%rax)
-.L\name\()_no_thread:
-    mov     %rax, THREAD
-
     mov     %r11, %rdi
     mov     %rsp, %rsi
     call    patchpoint_slow
     mov     %rax, %r11
-
-    mov     THREAD, %rax
-    test    %rax, %rax
-    jz      .L\name\()_no_thread_back
-    movq    $0, PP_THREAD_EXIT_FP(%rax)
-.L\name\()_no_thread_back:
 
     stmxcsr SCRATCH
     mov     SCRATCH, %eax
@@ -168,7 +179,13 @@
 .L\name\()_df_clear:
     .endm
 
-    .macro  load_volatile
+    .macro  close_stub name
+.L\name\()_passed:
+    mov     THREAD, %rax
+    test    %rax, %rax
+    jz      .L\name\()_no_thread_back
+    movq    $0, PP_THREAD_EXIT_FP(%rax)
+.L\name\()_no_thread_back:
     mov     GPR(0), %rax
     mov     GPR(1), %rcx
     mov     GPR(2), %rdx
@@ -177,9 +194,6 @@
     mov     GPR(8), %r8
     mov     GPR(9), %r9
     mov     GPR(10), %r10
-    .endm
-
-    .macro  close_stub name
     leave
     .cfi_def_cfa rsp, 8
     .cfi_same_value rbp
@@ -191,29 +205,27 @@
 /* ---- patchpoint_abi ----------------------------------------------------- */
 
 CODE(patchpoint_abi)
-    open_stub patchpoint_abi, PP_SAVE_ABI_VALUE, FRAME, 16
-    store_volatile
+    open_stub patchpoint_abi, FRAME, 16
+    call_count patchpoint_abi, PP_SAVE_ABI_VALUE
     call_slow patchpoint_abi
-    load_volatile
     close_stub patchpoint_abi
 END(patchpoint_abi)
 
 /* ---- patchpoint_gpr ----------------------------------------------------- */
 
 CODE(patchpoint_gpr)
-    open_stub patchpoint_gpr, PP_SAVE_GPR_VALUE, FRAME, 16
-    store_volatile
+    open_stub patchpoint_gpr, FRAME, 16
+    call_count patchpoint_gpr, PP_SAVE_GPR_VALUE
     store_preserved
     call_slow patchpoint_gpr
-    load_volatile
     close_stub patchpoint_gpr
 END(patchpoint_gpr)
 
 /* ---- patchpoint_v128 ---------------------------------------------------- */
 
 CODE(patchpoint_v128)
-    open_stub patchpoint_v128, PP_SAVE_V128_VALUE, FRAME, 16
-    store_volatile
+    open_stub patchpoint_v128, FRAME, 16
+    call_count patchpoint_v128, PP_SAVE_V128_VALUE
     store_preserved
     .irp n, 0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15
     movaps  %xmm\n, XMM(\n)
@@ -222,15 +234,14 @@ CODE(patchpoint_v128)
     .irp n, 0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15
     movaps  XMM(\n), %xmm\n
     .endr
-    load_volatile
     close_stub patchpoint_v128
 END(patchpoint_v128)
 
 /* ---- patchpoint_v256: only where AVX is there --------------------------- */
 
 CODE(patchpoint_v256)
-    open_stub patchpoint_v256, PP_SAVE_V256_VALUE, PP_REGS_V256_SIZE, 32
-    store_volatile
+    open_stub patchpoint_v256, PP_REGS_V256_SIZE, 32
+    call_count patchpoint_v256, PP_SAVE_V256_VALUE
     store_preserved
     .irp n, 0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15
     vmovups %ymm\n, YMM(\n)
@@ -240,15 +251,14 @@ CODE(patchpoint_v256)
     .irp n, 0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15
     vmovups YMM(\n), %ymm\n
     .endr
-    load_volatile
     close_stub patchpoint_v256
 END(patchpoint_v256)
 
 /* ---- patchpoint_v512: only where AVX-512 F and BW are there ------------- */
 
 CODE(patchpoint_v512)
-    open_stub patchpoint_v512, PP_SAVE_V512_VALUE, PP_REGS_V512_SIZE, 64
-    store_volatile
+    open_stub patchpoint_v512, PP_REGS_V512_SIZE, 64
+    call_count patchpoint_v512, PP_SAVE_V512_VALUE
     store_preserved
     .irp n, 0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15
     vmovups %zmm\n, ZMM(\n)
@@ -270,7 +280,6 @@ CODE(patchpoint_v512)
     .irp n, 16, 17, 18, 19, 20, 21, 22, 23, 24, 25, 26, 27, 28, 29, 30, 31
     vmovups ZMM(\n), %zmm\n
     .endr
-    load_volatile
     close_stub patchpoint_v512
 END(patchpoint_v512)
 
@@ -299,8 +308,8 @@ END(patchpoint_v512)
     .endm
 
 CODE(patchpoint_mask)
-    open_stub patchpoint_mask, PP_SAVE_MASK_VALUE, FRAME, 16
-    store_volatile
+    open_stub patchpoint_mask, FRAME, 16
+    call_count patchpoint_mask, PP_SAVE_MASK_VALUE
     mov     PP_SITE_LIVE_GPR(%r11), %eax
     mov     PP_SITE_LIVE_VECTOR(%r11), %ecx
     mov     %ecx, LIVE_VECTOR
@@ -320,7 +329,6 @@ CODE(patchpoint_mask)
     load_four 8, 9, 10, 11
     load_four 12, 13, 14, 15
 .Lpatchpoint_mask_loaded:
-    load_volatile
     close_stub patchpoint_mask
 END(patchpoint_mask)
 

@@ -7,6 +7,7 @@
  */
 #include <config.h>
 
+#include "osr/counter.h"
 #include "osr/site.h"
 
 #include "stub.h"
@@ -37,39 +38,11 @@ static uint64_t sp_of(const struct pp_regs *regs)
     return ((const uint64_t *) regs)[PP_REGS_SP / 8];
 }
 
-/* The word that a counted site counts down. */
-static _Atomic int32_t *counter_of(struct site *site, const struct pp_regs *regs)
-{
-    const pp_site_desc *desc = &site->desc;
-    switch (desc->counter) {
-    case PP_COUNTER_SITE:
-        return &site->head.counter;
-    case PP_COUNTER_DATA:
-        return desc->word;
-    case PP_COUNTER_THREAD:
-        return (_Atomic int32_t *) (*(uintptr_t *) (fp_of(regs) + (int64_t) desc->thread_offset)
-                                    + (uintptr_t) desc->counter_offset);
-    default:
-        return (_Atomic int32_t *) (fp_of(regs) + (int64_t) desc->counter_offset);
-    }
-}
-
 /* A disabled site stays disabled: its slow path comes again as late as the counter allows. */
 static void rearm(struct site *site, uint32_t state, const struct pp_regs *regs)
 {
     int32_t passes = state == PP_SITE_DISABLED ? INT32_MAX : policy_passes(site);
-    atomic_store_explicit(counter_of(site, regs), passes, memory_order_relaxed);
-}
-
-/*
- * Counts of what happened: one of two threads that meet here may be lost.  An atomic
- * addition would wait for all that the stub has stored, which takes longer than the rest.
- */
-static uint64_t count(_Atomic uint64_t *counter)
-{
-    uint64_t value = atomic_load_explicit(counter, memory_order_relaxed) + 1;
-    atomic_store_explicit(counter, value, memory_order_relaxed);
-    return value;
+    atomic_store_explicit(counter_of(site, fp_of(regs)), passes, memory_order_relaxed);
 }
 
 static uint32_t hits_of(const struct site *site)
@@ -199,30 +172,11 @@ static uintptr_t pass_polled(struct site *site, uint32_t state, const struct pp_
     return (uintptr_t) site->desc.poll(site->desc.host, site_handle(site), regs);
 }
 
-/*
- * One hit of many at a counted site.  Nobody is shown the registers, and nothing of the
- * host runs that could change errno.
- */
-static bool pass_only_counts(struct site *site, uint32_t state, const struct pp_regs *regs)
+uintptr_t patchpoint_slow(struct site_record *record, struct pp_regs *regs)
 {
-    if (state != PP_SITE_COUNTING || site->desc.kind != PP_SITE_COUNTED)
-        return false;
-    const struct policy *policy = site_policy(site);
-    const uint64_t hits = atomic_load_explicit(&site->hits, memory_order_relaxed) + 1;
-    const int32_t passes = policy_steady_passes(policy, site->desc.threshold);
-    if (hits >= policy_hits(policy, site->desc.hits) || passes == 0
-        || atomic_load_explicit(&site->level, memory_order_relaxed) != 0)
-        return false;
-    count(&site->slow_paths);
-    atomic_store_explicit(&site->hits, hits, memory_order_relaxed);
-    atomic_store_explicit(counter_of(site, regs), passes, memory_order_relaxed);
-    return true;
-}
-
-__attribute__((noinline)) static uintptr_t pass(struct site *site, uint32_t state,
-                                                struct pp_regs *regs)
-{
+    struct site *site = (struct site *) record;
     int kept = errno;
+    uint32_t state = atomic_load_explicit(&record->state, memory_order_acquire);
     uintptr_t target;
 
     hide_red_zone(site, regs);
@@ -235,14 +189,5 @@ __attribute__((noinline)) static uintptr_t pass(struct site *site, uint32_t stat
     else
         target = pass_polled(site, state, regs);
     errno = kept;
-    return target != 0 ? target : regs->pc + site->head.resume;
-}
-
-uintptr_t patchpoint_slow(struct site_record *record, struct pp_regs *regs)
-{
-    struct site *site = (struct site *) record;
-    uint32_t state = atomic_load_explicit(&record->state, memory_order_acquire);
-    if (pass_only_counts(site, state, regs))
-        return regs->pc + record->resume;
-    return pass(site, state, regs);
+    return target != 0 ? target : regs->pc + record->resume;
 }
