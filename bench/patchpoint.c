@@ -18,7 +18,7 @@
 
 #if defined __x86_64__
 
-enum { ROUNDS = 128, PASSES = 20000, FRAME = 48, CONTESTANTS = 8 };
+enum { ROUNDS = 128, PASSES = 20000, FRAME = 48, CONTESTANTS = 10 };
 
 static const uint8_t head[] = {
     0x55, 0x48, 0x89, 0xe5, 0x48, 0x83, 0xec, FRAME, /* push, mov, sub */
@@ -64,6 +64,12 @@ static pp_status refuse(void *host, pp_site *site, const pp_regs *regs, pp_entry
     return PP_E_UNSUPPORTED;
 }
 
+static const void *go_on(void *host, pp_site *site, const pp_regs *regs)
+{
+    (void) host, (void) site, (void) regs;
+    return NULL;
+}
+
 static const uint8_t *link_code(const uint8_t *code, size_t size, const pp_reloc *relocs,
                                 size_t count)
 {
@@ -96,12 +102,20 @@ static pp_site *make_site(pp_site_kind kind, pp_save save)
 {
     pp_site *site;
     bool slow = kind == PP_SITE_COUNTED && save != PP_SAVE_ABI; /* at each pass */
-    pp_site_desc desc = {
-        .size = sizeof desc, .kind = kind, .tier0 = &frame, .produce = refuse, .save = save,
-        .counter = slow ? PP_COUNTER_SITE : PP_COUNTER_FRAME, .threshold = slow ? 1 : 1 << 30,
-        .counter_offset = kind == PP_SITE_COUNTED && !slow ? -20 : 0,
-        .hits = UINT32_MAX, .otherwise = kind == PP_SITE_FORCED ? only_ret : NULL,
-    };
+    pp_site_desc desc = { .size = sizeof desc, .kind = kind, .tier0 = &frame, .save = save };
+    if (kind == PP_SITE_POLLED) { /* its flag is the counter, and never 0 */
+        desc.poll = go_on;
+    } else {
+        desc.produce = refuse;
+        desc.hits = UINT32_MAX;
+        desc.threshold = slow ? 1 : 1 << 30;
+    }
+    if (kind == PP_SITE_FORCED)
+        desc.otherwise = only_ret;
+    if (slow)
+        desc.counter = PP_COUNTER_SITE;
+    else if (kind == PP_SITE_COUNTED || kind == PP_SITE_POLLED)
+        desc.counter_offset = -20;
     if (pp_site_create(pool, &desc, &site) != PP_OK)
         give_up("no site");
     return site;
@@ -152,7 +166,7 @@ int main(int argc, char **argv)
 {
     struct bench bench;
     static double times[CONTESTANTS][ROUNDS];
-    enum { EMPTY, COUNTED, UNARMED, READY, JUMP, CALL, GPR, V128 };
+    enum { EMPTY, COUNTED, UNARMED, READY, JUMP, CALL, GPR, V128, POLLED, POLLED_V128 };
     const uint8_t *loops[CONTESTANTS];
     double ns[CONTESTANTS];
     bench_begin(&bench, argc, argv);
@@ -168,6 +182,8 @@ int main(int argc, char **argv)
     link_ready(&loops[READY], &loops[JUMP]);
     loops[GPR] = loop_with(make_site(PP_SITE_COUNTED, PP_SAVE_GPR), PP_SYMBOL_NONE);
     loops[V128] = loop_with(make_site(PP_SITE_COUNTED, PP_SAVE_V128), PP_SYMBOL_NONE);
+    loops[POLLED] = loop_with(make_site(PP_SITE_POLLED, PP_SAVE_GPR), PP_SYMBOL_NONE);
+    loops[POLLED_V128] = loop_with(make_site(PP_SITE_POLLED, PP_SAVE_V128), PP_SYMBOL_NONE);
     /* Its counter is never set again: it stays below zero, and every pass calls. */
     loops[CALL] = loop_with(make_site(PP_SITE_COUNTED, PP_SAVE_GPR), plain);
 
@@ -177,7 +193,8 @@ int main(int argc, char **argv)
             times[i][round] = pass(loops[i]);
     static const char *const names[] = { "empty", "counted, not taken", "armed kind, unarmed", "ready",
                                          "call + ret + jump", "empty C call", "slow path, GPR",
-                                         "slow path, V128" };
+                                         "slow path, V128", "GPR, calls the host",
+                                         "V128, calls the host" };
     for (unsigned i = 0; i < CONTESTANTS; i++) {
         ns[i] = bench_median(times[i], rounds);
         printf("  %-32s %7.2f\n", names[i], ns[i]);
