@@ -344,6 +344,12 @@ static bool is_set_fp(uint32_t insn)
     return insn == 0x910003fd;
 }
 
+/* mov sp, xn */
+static bool is_set_sp(uint32_t insn)
+{
+    return (insn & 0xfffffc1f) == 0x9100001f;
+}
+
 /* ldp x29, x30, [sp], #n and ldp x29, x30, [sp, #n] */
 static bool is_pop_record(uint32_t insn)
 {
@@ -373,6 +379,8 @@ static enum frame_state aarch64_frame_state(const uint8_t *pc, size_t before, si
         return FRAME_STATE_ENTRY;
     /* The caller's FP and x30 are back, whatever follows: an addition to SP, a tail call. */
     if (is_pop_record(previous))
+        return FRAME_STATE_ENTRY;
+    if (is_set_sp(previous) && before >= 8 && is_pop_record(get_le32(pc - 8)))
         return FRAME_STATE_ENTRY;
     if (is_set_fp(insn) && is_push_record(previous))
         return FRAME_STATE_PUSHED;
