@@ -14,6 +14,7 @@
  *   site.h        patchpoints: counters, triggers, one winner that compiles
  *   osr.h         entries of optimized code, frame rules, and resuming
  *   value.h       maps of values, from tier-0's frame to a body's
+ *   buffer.h      memory in which bodies find their values
  *   token.h       code addresses that continuations may keep
  *   activation.h  calls from C into compiled code and back, with anchors
  *   walk.h        a cursor over the frames of a thread, every frame validated
@@ -33,6 +34,7 @@
 #define PATCHPOINT_H
 
 #include <patchpoint/activation.h>
+#include <patchpoint/buffer.h>
 #include <patchpoint/emit.h>
 #include <patchpoint/fault.h>
 #include <patchpoint/frame.h>

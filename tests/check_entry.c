@@ -531,6 +531,65 @@ START_TEST(frames_that_do_not_fit_are_refused)
 }
 END_TEST
 
+static pp_entry_desc buffered(const pp_value *values, size_t count)
+{
+    pp_entry_desc desc = description(values, count);
+    desc.style = PP_BUFFER;
+    desc.body = NULL;
+    desc.thread_offset = -16;
+    return desc;
+}
+
+/* Values of a body of PP_BUFFER, and what else it cannot have. */
+START_TEST(functions_have_no_frame_yet)
+{
+#if defined __x86_64__
+    enum { FIRST = 7 };
+#else
+    enum { FIRST = 0 };
+#endif
+    const struct {
+        pp_value value;
+        const char *why;
+    } wrong[] = {
+        { { PP_AT_SLOT(-8), PP_AT_BUFFER(-4), .bytes = 4 }, "to: no position in a buffer" },
+        { { PP_AT_SLOT(-8), PP_AT_BUFFER(6), .bytes = 4 }, "to: no position in a buffer" },
+        { { PP_AT_SLOT(-8), PP_AT_BUFFER(PP_BUFFER_BYTES_MAX), .bytes = 4 }, "to: no position" },
+        { { PP_AT_ADDRESS(-4), PP_AT_BUFFER(0), .bytes = 8 }, "from: no position in a buffer" },
+        { { PP_AT_SLOT(-8), PP_AT_SLOT(-8), .bytes = 8 }, "to: the body has no frame yet" },
+        { { PP_AT_SLOT(-8), PP_AT_GPR(FIRST), .bytes = 8 }, "to: the buffer's address" },
+        { { PP_AT_SLOT(-8), PP_AT_GPR(__builtin_ctzll(SAVES)), .bytes = 8 }, "to: the caller's" },
+        { { PP_AT_BUFFER(0), PP_AT_BUFFER(0), .bytes = 8 }, "from.kind: no source" },
+    };
+    for (size_t i = 0; i < sizeof wrong / sizeof wrong[0]; i++) {
+        pp_value values[] = { { PP_AT_CONSTANT, PP_AT_BUFFER(32), .bytes = 8 }, wrong[i].value };
+        pp_entry_desc desc = buffered(values, 2);
+        refuse(&desc, PP_E_ARG, "values[1].");
+        refuse(&desc, PP_E_ARG, wrong[i].why);
+    }
+    pp_value values[] = { { PP_AT_SLOT(-8), PP_AT_BUFFER(0), .bytes = 8 },
+                          { PP_AT_SLOT(-8), PP_AT_BUFFER(4), .bytes = 4 } };
+    pp_entry_desc desc = buffered(values, 2);
+    refuse(&desc, PP_E_ARG, "values[1].to: values[0] goes there, too");
+    desc.value_count = 1;
+    desc.thread_offset = 0;
+    refuse(&desc, PP_E_ARG, "thread_offset: missing");
+    desc.thread_offset = -4;
+    refuse(&desc, PP_E_ARG, "thread_offset: not a multiple of 8");
+    desc.thread_offset = tier0.saves.offset;
+    refuse(&desc, PP_E_ARG, "thread_offset: in the save area");
+    desc.thread_offset = -16;
+    desc.body = &body;
+    refuse(&desc, PP_E_ARG, "body: not in this style");
+    desc.body = NULL;
+    desc.scheme = (pp_csr_scheme) 2;
+    refuse(&desc, PP_E_ARG, "scheme: 2");
+    desc.scheme = PP_CSR_RESERVE;
+    desc.used = 1;
+    refuse(&desc, PP_E_ARG, "used: not a callee-saved register");
+}
+END_TEST
+
 static pp_status never(void *host, pp_site *site, const pp_regs *regs, pp_entry **entry)
 {
     (void) host, (void) site, (void) regs, (void) entry;
@@ -602,6 +661,7 @@ int main(void)
     tcase_add_test(refusals, values_are_refused);
     tcase_add_test(refusals, two_values_for_one_place_are_refused);
     tcase_add_test(refusals, frames_that_do_not_fit_are_refused);
+    tcase_add_test(refusals, functions_have_no_frame_yet);
     tcase_add_test(refusals, save_classes_must_suffice);
     suite_add_tcase(suite, refusals);
     SRunner *runner = srunner_create(suite);

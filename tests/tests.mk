@@ -35,6 +35,8 @@ if HAVE_CHECK
 check_PROGRAMS += \
 	check_armed \
 	check_batch \
+	check_buffer \
+	check_buffered \
 	check_code_span \
 	check_eh_frame \
 	check_emit \
@@ -87,6 +89,10 @@ check_SCRIPTS = \
 
 check_armed_SOURCES = tests/check_armed.c tests/loop.h tests/snippet.h
 check_batch_SOURCES = tests/check_batch.c tests/snippet.h
+check_buffer_SOURCES = tests/check_buffer.c
+check_buffered_SOURCES = tests/check_buffered.c tests/entered.h tests/snippet.h
+check_buffered_CPPFLAGS = $(AM_CPPFLAGS) -I$(top_srcdir) -I$(srcdir)/tests
+check_buffered_LDADD = libstress.la $(LDADD)
 check_code_span_SOURCES = tests/check_code_span.c tests/snippet.h tests/spans.h
 check_eh_frame_SOURCES = tests/check_eh_frame.c tests/unwind_code.h
 check_eh_frame_CPPFLAGS = $(AM_CPPFLAGS) -I$(srcdir)/tests
@@ -127,11 +133,13 @@ check_status_SOURCES = tests/check_status.c
 check_save_SOURCES = tests/check_save.c tests/probe.c tests/probe.h
 check_stubs_SOURCES = tests/check_stubs.c tests/probe.c tests/probe.h
 if ARCH_X86_64
+check_buffered_SOURCES += tests/x86_64/entered.S
 check_save_SOURCES += tests/x86_64/probe.S
 check_stubs_SOURCES += tests/x86_64/probe.S
 check_eh_frame_SOURCES += tests/x86_64/unwind_code.S
 endif
 if ARCH_AARCH64
+check_buffered_SOURCES += tests/aarch64/entered.S
 check_save_SOURCES += tests/aarch64/probe.S
 check_stubs_SOURCES += tests/aarch64/probe.S
 check_eh_frame_SOURCES += tests/aarch64/unwind_code.S

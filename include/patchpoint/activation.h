@@ -28,7 +28,8 @@ typedef struct pp_thread {
     uintptr_t stack_lo;
     uintptr_t stack_hi;
     uintptr_t cookie;
-    uintptr_t reserved[3];
+    uintptr_t buffers;
+    uintptr_t reserved[2];
 } pp_thread;
 
 /*

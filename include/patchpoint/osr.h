@@ -23,11 +23,32 @@
  *      return address, caller's FP     <- FP, as in tier-0
  *      save slots, locals of the body
  *      ------------------------ SP of the body: FP - frame_bytes of its layout
+ *
+ * Buffer: the values go into a buffer of the thread (buffer.h), tier-0's frame is popped,
+ * and the body is entered by a jump in tier-0's place, as a function whose argument is
+ * the buffer.  It has an ordinary prologue, and returns to tier-0's caller.
+ *
+ *      in tier-0                               at the body's first instruction
+ *      caller's frame                          caller's frame
+ *      return address          x86-64          return address   <- SP     AArch64: x30
+ *      caller's FP      <- FP                  nothing; FP and all registers that C
+ *      save slots, locals                      functions keep are the caller's; rdi, x0
+ *      ------------------- <- SP               have the buffer
+ *
+ *      const pp_value values[] = {
+ *          { PP_AT_SLOT(-8),  PP_AT_BUFFER(0), .bytes = 8 },       n
+ *          { PP_AT_SLOT(-16), PP_AT_BUFFER(8), .bytes = 8 },       the sum so far
+ *          { PP_AT_SLOT(-32), PP_AT_GPR(6), .bytes = 8 },          thread: rsi; x6
+ *      };
+ *      pp_entry_desc desc = { .size = sizeof desc, .style = PP_BUFFER, .code = body,
+ *                             .tier0 = &tier0, .thread_offset = -32,
+ *                             .values = values, .value_count = 3 };
  */
 #ifndef PATCHPOINT_OSR_H
 #define PATCHPOINT_OSR_H
 
 #include <patchpoint/activation.h>
+#include <patchpoint/buffer.h>
 #include <patchpoint/frame.h>
 #include <patchpoint/pool.h>
 #include <patchpoint/value.h>
@@ -100,7 +121,8 @@ typedef enum pp_csr_scheme {
 
 typedef enum pp_osr_style {
     PP_ON_TOP = 1,
-    PP_REPLACE
+    PP_REPLACE,
+    PP_BUFFER
 } pp_osr_style;
 
 /* A handle.  What never was one of this process, or whose pool is gone, must not be passed. */
@@ -113,15 +135,18 @@ typedef struct pp_entry_desc {
     const void *code;              /* first instruction of the body, in a live trace of the pool */
     const pp_tier0_layout *tier0;  /* copied: the frame the body expects to be entered from */
     uint64_t used;                 /* callee-saved registers that the body changes (as in pp_save_area) */
-    size_t stack_bytes;            /* how far below tier-0's SP the body's frame reaches */
+    size_t stack_bytes;            /* how far below tier-0's SP the body's frame reaches; PP_BUFFER:
+                                      below the SP that it is entered with */
     void *host;
     pp_error *error;
-    /* PP_REPLACE; else 0 and NULL. */
-    const pp_tier0_layout *body;   /* copied: the frame that the body finds, with tier-0's cfa_offset */
+    /* PP_REPLACE, PP_BUFFER; else 0 and NULL. */
+    const pp_tier0_layout *body;   /* PP_REPLACE, copied: the frame that the body finds, with
+                                      tier-0's cfa_offset */
     const pp_value *values;        /* copied: where everything is, and where it goes */
     size_t value_count;
     int32_t thread_offset;         /* slot of tier-0's frame with the pp_thread, from FP, so that
-                                      walkers see this frame during the transition; 0: none */
+                                      walkers see this frame during the transition; 0: none.
+                                      PP_BUFFER: not 0, and the site's is the same */
     uint32_t flags;                /* enum pp_entry_flags */
 } pp_entry_desc;
 
@@ -149,13 +174,20 @@ enum pp_entry_flags {
  * area yet) in the registers, as at the entry of a function.  All others, the flags and
  * r11 (x16, x17, x30) are undefined.  Such an entry has some instructions of its
  * own in the pool; creating it may fail as linking a trace does.
+ *
+ * PP_BUFFER: as at the entry of a function.  Values may go to the buffer and to registers
+ * that functions need not keep, beside the first argument.  Of the caller's registers
+ * those that tier-0 saved are loaded again; neither the scheme nor `used` matters.  A site
+ * that leads to it takes its slow path, where a buffer is reserved; an activation whose
+ * thread has none is refused, and tier-0 goes on: PP_E_ABI for a thread without buffers,
+ * PP_E_RANGE if they are too small, PP_E_NOMEM if all are in use.
  */
 PP_API pp_status pp_entry_create(pp_pool *pool, const pp_entry_desc *desc,
                                  pp_entry **entry) PP_MUST_CHECK;
 
 /*
  * PP_E_BUSY while a site leads to it, PP_E_STALE if it was destroyed before.
- * PP_REPLACE: PP_E_SYSTEM, PP_E_NOMEM as pp_trace_free.
+ * PP_REPLACE, PP_BUFFER: PP_E_SYSTEM, PP_E_NOMEM as pp_trace_free.
  */
 PP_API pp_status pp_entry_destroy(pp_pool *pool, pp_entry *entry) PP_MUST_CHECK;
 

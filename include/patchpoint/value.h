@@ -56,7 +56,8 @@ typedef struct pp_place {
  * Targets may be every general register but SP, FP, r11 (x16-x18, x30), and every
  * vector register.  Those that C functions keep (rbx, r12-r15; x19-x28; the low
  * halves of v8-v15) only if the body's save area has them in `saved`: the transition
- * puts what the caller had in them there.
+ * puts what the caller had in them there.  PP_BUFFER: no such register, nor the first
+ * argument (rdi; x0), nor a slot; the body has no frame yet.
  */
 typedef struct pp_value {
     pp_place from, to;

@@ -448,11 +448,39 @@ static void emit_body_sp(struct emitter *e, uint32_t frame_bytes)
     emit_le32(e, 0xcb206000 | X17 << 16 | FP << 5 | SP); /* sub sp, x29, x17, uxtx */
 }
 
+/*
+ * What lies below SP may be gone at any time, so the record is loaded before SP passes it;
+ * and walkers know the two forms, by the ldp from SP.
+ */
+static void emit_pop(struct emitter *e, uint32_t cfa_offset)
+{
+    bool near = cfa_offset <= 504;
+    if (!near) {
+        emit_mov(e, X17, cfa_offset);
+        emit_le32(e, 0x8b206000 | X17 << 16 | FP << 5 | X17); /* add x17, x29, x17, uxtx */
+    }
+    emit_le32(e, 0x910003bf); /* mov sp, x29 */
+    if (near) {
+        emit_le32(e, 0xa8c07bfd | cfa_offset / 8 << 15); /* ldp x29, x30, [sp], #cfa_offset */
+        return;
+    }
+    emit_le32(e, 0xa9407bfd); /* ldp x29, x30, [sp] */
+    emit_le32(e, 0x9100001f | X17 << 5); /* mov sp, x17 */
+}
+
+static void emit_frame(struct emitter *e, const struct transition_code *code)
+{
+    if (code->pops_frame)
+        emit_pop(e, code->cfa_offset);
+    else
+        emit_body_sp(e, code->frame_bytes);
+}
+
 pp_status aarch64_emit_transition(const struct transition_code *code, uint8_t *buffer,
                                   size_t capacity, struct transition_layout *layout)
 {
     struct emitter e = { NULL, 0, 0 };
-    emit_body_sp(&e, code->frame_bytes);
+    emit_frame(&e, code);
     uint32_t tail = (uint32_t) e.length;
     e = (struct emitter) { buffer, capacity, 0 };
     if (code->landing_pad)
@@ -463,7 +491,7 @@ pp_status aarch64_emit_transition(const struct transition_code *code, uint8_t *b
     layout->call_type = R_AARCH64_CALL26;
     layout->call_addend = 0;
     emit_le32(&e, 0x94000000); /* bl stub */
-    emit_body_sp(&e, code->frame_bytes);
+    emit_frame(&e, code);
     emit_le32(&e, BR_X16);
     emit_le64(&e, code->entry);
     layout->bytes = e.length;

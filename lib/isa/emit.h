@@ -67,12 +67,17 @@ void osr_plan_from(const struct pp_osr_frame *frame, struct osr_plan *plan,
 
 /* ---- transitions -------------------------------------------------------- */
 
-/* The code of an entry: it lowers SP, calls the transition stub, and jumps to the body. */
+/*
+ * The code of an entry: it lowers SP, calls the transition stub, sets SP for the body or
+ * pops tier-0's frame, and jumps to the body.
+ */
 struct transition_code {
     bool landing_pad;
     uint32_t lower_bytes;      /* SP at the call lies lower by this; a multiple of 16 */
     uintptr_t entry;           /* what the stub is told */
-    uint32_t frame_bytes;      /* from FP down to the body's SP */
+    bool pops_frame;
+    uint32_t cfa_offset;       /* of tier-0's frame, if it is popped */
+    uint32_t frame_bytes;      /* else from FP down to the body's SP */
 };
 
 struct transition_layout {

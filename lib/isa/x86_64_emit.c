@@ -312,7 +312,14 @@ pp_status x86_64_emit_transition(const struct transition_code *code, uint8_t *bu
     layout->call_type = R_X86_64_PLT32;
     layout->call_addend = -4;
     emit_le32(&e, 0);
-    emit_lea(&e, RSP, RBP, -(int32_t) code->frame_bytes);
+    if (code->pops_frame) {
+        emit_byte(&e, 0x48); /* mov %rbp, %rsp; pop %rbp: before a jump, walkers know no leave */
+        emit_byte(&e, 0x89);
+        emit_byte(&e, 0xec);
+        emit_byte(&e, 0x5d);
+    } else {
+        emit_lea(&e, RSP, RBP, -(int32_t) code->frame_bytes);
+    }
     emit_byte(&e, 0x41); /* jmp *%r11 */
     emit_byte(&e, 0xff);
     emit_byte(&e, 0xe3);

@@ -7,6 +7,7 @@
 #include "error.h"
 #include "isa/isa.h"
 #include "link/trace.h"
+#include "osr/buffer.h"
 #include "osr/room.h"
 #include "osr/tier0.h"
 #include "osr/transition.h"
@@ -65,18 +66,25 @@ pp_status entry_check(const pp_entry *handle, const pp_pool *pool, const pp_site
     pp_status status = pp_entry_check(handle, site->tier0);
     if (status == PP_OK && !keeps_sources(site, entry->program))
         status = PP_E_ABI;
-    if (status == PP_OK && (entry->flags & PP_ENTRY_CHECK_STACK) && site->thread_offset == 0)
+    if (status == PP_OK && entry_is_guarded(entry) && site->thread_offset == 0)
+        status = PP_E_ABI;
+    /* The thread whose buffer is reserved at the site is the one that it is taken from. */
+    if (status == PP_OK && entry->style == PP_BUFFER && site->thread_offset != entry->thread_offset)
         status = PP_E_ABI;
     return status;
 }
 
-pp_status entry_admit(const struct entry *entry, const pp_thread *thread, uintptr_t fp,
-                      uintptr_t sp)
+pp_status entry_admit(const struct entry *entry, pp_thread *thread, uintptr_t fp, uintptr_t sp)
 {
     if (fp - sp != entry->tier0.frame_bytes)
         return PP_E_ABI;
-    if (sp < thread->stack_lo || sp > thread->stack_hi || sp - thread->stack_lo < entry->stack_bytes)
+    if ((entry->flags & PP_ENTRY_CHECK_STACK)
+        && (sp < thread->stack_lo || sp > thread->stack_hi
+            || sp - thread->stack_lo < entry->stack_bytes))
         return PP_E_STACK;
+    /* Last: nobody would give it back. */
+    if (entry->style == PP_BUFFER)
+        return buffer_reserve(thread, fp, entry->program->buffer_bytes);
     return PP_OK;
 }
 
@@ -138,7 +146,7 @@ struct plan {
 static pp_status check_common(const pp_entry_desc *desc, struct plan *plan)
 {
     pp_error *error = desc->error;
-    if (desc->style != PP_ON_TOP && desc->style != PP_REPLACE)
+    if (desc->style != PP_ON_TOP && desc->style != PP_REPLACE && desc->style != PP_BUFFER)
         return error_set(error, PP_E_ARG, "style: %d", (int) desc->style);
     if (desc->code == NULL || (uintptr_t) desc->code % isa_host.code_align != 0)
         return error_set(error, PP_E_ARG, "code: missing or misaligned");
@@ -179,20 +187,43 @@ static pp_status check_body(const pp_entry_desc *desc, struct plan *plan)
     return PP_OK;
 }
 
+static pp_status check_thread(const pp_entry_desc *desc, const struct plan *plan)
+{
+    const char *fault = desc->thread_offset % 8 != 0
+        ? "not a multiple of 8" : tier0_slot_fault(&plan->tier0, desc->thread_offset, 8);
+    return fault == NULL ? PP_OK : error_set(desc->error, PP_E_ARG, "thread_offset: %s", fault);
+}
+
+static pp_status check_values(const pp_entry_desc *desc, struct plan *plan)
+{
+    const bool buffer = desc->style == PP_BUFFER;
+    const struct value_sides sides = { .arch = isa_host.arch, .buffer = buffer,
+                                       .tier0 = &plan->tier0,
+                                       .body = buffer ? NULL : &plan->body };
+    return value_check(&sides, desc->values, desc->value_count, &plan->moves, desc->error);
+}
+
 static pp_status check_replace(const pp_entry_desc *desc, struct plan *plan)
 {
     pp_status status = check_body(desc, plan);
-    if (status != PP_OK)
-        return status;
-    if (desc->thread_offset != 0) {
-        const char *fault = desc->thread_offset % 8 != 0
-            ? "not a multiple of 8" : tier0_slot_fault(&plan->tier0, desc->thread_offset, 8);
-        if (fault != NULL)
-            return error_set(desc->error, PP_E_ARG, "thread_offset: %s", fault);
-    }
-    const struct value_sides sides = { .arch = isa_host.arch, .tier0 = &plan->tier0,
-                                       .body = &plan->body };
-    return value_check(&sides, desc->values, desc->value_count, &plan->moves, desc->error);
+    if (status == PP_OK && desc->thread_offset != 0)
+        status = check_thread(desc, plan);
+    return status == PP_OK ? check_values(desc, plan) : status;
+}
+
+/* The body is a function: it saves what it uses, wherever it wants. */
+static pp_status check_buffer(const pp_entry_desc *desc, struct plan *plan)
+{
+    pp_error *error = desc->error;
+    if (desc->body != NULL)
+        return error_set(error, PP_E_ARG, "body: not in this style");
+    if (desc->thread_offset == 0)
+        return error_set(error, PP_E_ARG, "thread_offset: missing, and the thread has the buffers");
+    pp_csr_scheme scheme = desc->scheme == PP_CSR_RESERVE ? PP_CSR_RELOAD : desc->scheme;
+    pp_status status = tier0_check_scheme(isa_host.arch, &plan->tier0, scheme, desc->used, error);
+    if (status == PP_OK)
+        status = check_thread(desc, plan);
+    return status == PP_OK ? check_values(desc, plan) : status;
 }
 
 static pp_status check_desc(const pp_entry_desc *desc, struct plan *plan)
@@ -201,7 +232,14 @@ static pp_status check_desc(const pp_entry_desc *desc, struct plan *plan)
     pp_status status = check_common(desc, plan);
     if (status != PP_OK)
         return status;
-    return desc->style == PP_ON_TOP ? check_on_top(desc, plan) : check_replace(desc, plan);
+    switch (desc->style) {
+    case PP_REPLACE:
+        return check_replace(desc, plan);
+    case PP_BUFFER:
+        return check_buffer(desc, plan);
+    default:
+        return check_on_top(desc, plan);
+    }
 }
 
 /* ---- making ----------------------------------------------------------------- */
@@ -249,6 +287,16 @@ static void fill_in(struct entry *entry, const pp_entry_desc *desc, const struct
     entry->host = desc->host;
 }
 
+/* Below tier-0's SP: of a function that begins where tier-0's frame ends, and of the transition. */
+static size_t stack_below(const struct entry *entry)
+{
+    size_t bytes = entry->stack_bytes, freed = entry->tier0.frame_bytes + entry->tier0.cfa_offset;
+    size_t transition = transition_stack_bytes(entry);
+    if (entry->style == PP_BUFFER)
+        bytes = bytes > freed ? bytes - freed : 0;
+    return bytes > transition ? bytes : transition;
+}
+
 static pp_status add_transition(struct entry *entry, const pp_entry_desc *desc,
                                 const struct plan *plan)
 {
@@ -257,8 +305,7 @@ static pp_status add_transition(struct entry *entry, const pp_entry_desc *desc,
     if (entry->program == NULL)
         return error_set(desc->error, PP_E_NOMEM, "no memory for the values");
     value_compile(desc->values, desc->value_count, entry->program);
-    if (transition_stack_bytes(entry) > entry->stack_bytes)
-        entry->stack_bytes = transition_stack_bytes(entry);
+    entry->stack_bytes = stack_below(entry);
     return transition_link(pool, entry, desc->error);
 }
 

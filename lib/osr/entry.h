@@ -28,13 +28,19 @@ struct entry {
     uintptr_t target;            /* where sites jump: to the body, or to the code in `way` */
     pp_tier0_layout tier0;       /* normalized */
     pp_tier0_layout body;        /* PP_REPLACE: normalized */
-    struct value_program *program; /* PP_REPLACE: its own */
-    pp_trace *way;               /* PP_REPLACE: its own */
+    struct value_program *program; /* PP_REPLACE, PP_BUFFER: its own */
+    pp_trace *way;               /* PP_REPLACE, PP_BUFFER: its own */
     uint64_t used;
     size_t stack_bytes;
     pp_trace *trace;             /* held */
     void *host;
 };
+
+/* Whether an activation may be refused: sites ask C at every pass. */
+static inline bool entry_is_guarded(const struct entry *entry)
+{
+    return (entry->flags & PP_ENTRY_CHECK_STACK) != 0 || entry->style == PP_BUFFER;
+}
 
 /* The entry behind a handle, or NULL when it is stale. */
 struct entry *entry_from(const pp_entry *handle);
@@ -54,9 +60,11 @@ pp_status entry_acquire(const pp_entry *handle, const pp_pool *pool, const pp_si
                         struct entry **entry);
 void entry_release(struct entry *entry);
 
-/* Whether an activation may take an entry of PP_ENTRY_CHECK_STACK.  PP_E_STACK, PP_E_ABI. */
-pp_status entry_admit(const struct entry *entry, const pp_thread *thread, uintptr_t fp,
-                      uintptr_t sp);
+/*
+ * Whether an activation may take a guarded entry, which it then does: PP_BUFFER has its
+ * buffer reserved.  PP_E_STACK, PP_E_ABI, and as buffer_reserve.
+ */
+pp_status entry_admit(const struct entry *entry, pp_thread *thread, uintptr_t fp, uintptr_t sp);
 
 /* Give back what an entry has beside its record. */
 void entry_clear(struct entry *entry);

@@ -83,8 +83,7 @@ static void produce(struct site *site, const struct pp_regs *regs)
 /* Whether this activation may go where the site leads. */
 static bool admits(struct site *site, const struct pp_regs *regs)
 {
-    const pp_thread *thread = *(pp_thread *const *) (fp_of(regs)
-                                                     + (int64_t) site->desc.thread_offset);
+    pp_thread *thread = *(pp_thread *const *) (fp_of(regs) + (int64_t) site->desc.thread_offset);
     const struct entry *entry = atomic_load_explicit(&site->entry, memory_order_relaxed);
     pp_status status = entry_admit(entry, thread, fp_of(regs), sp_of(regs));
     if (status != PP_OK)

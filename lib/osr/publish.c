@@ -59,8 +59,8 @@ pp_status site_publish(struct site *site, const pp_entry *handle)
     atomic_store_explicit(&site->level, 0, memory_order_relaxed);
     atomic_store_explicit(&site->failures, 0, memory_order_relaxed);
     /* Pairs with the acquire load of the stub: READY seen, target seen. */
-    bool guarded = (entry->flags & PP_ENTRY_CHECK_STACK) != 0;
-    atomic_store_explicit(&site->head.state, guarded ? PP_SITE_GUARDED : PP_SITE_READY,
+    atomic_store_explicit(&site->head.state,
+                          entry_is_guarded(entry) ? PP_SITE_GUARDED : PP_SITE_READY,
                           memory_order_release);
     return PP_OK;
 }

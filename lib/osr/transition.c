@@ -5,6 +5,9 @@
  * and the caller's callee-saved registers, which tier-0 may have saved in memory
  * that is about to change, into an array.  The truth about these is in tier-0's
  * save area, and in the registers only for those that it did not save.
+ *
+ * PP_BUFFER writes nothing to a frame: the values go to the buffer, and the entry's
+ * code pops tier-0's frame.
  */
 #include <config.h>
 
@@ -13,6 +16,7 @@
 #include "error.h"
 #include "isa/isa.h"
 #include "memory/pool.h"
+#include "osr/buffer.h"
 #include "osr/tier0.h"
 
 #include "stub.h"
@@ -21,6 +25,15 @@
 
 #define CODE_BYTES 256
 #define STUB_BYTES 2048 /* the stub's frame and that of transition_run, with room to spare */
+
+/* What a function has its first argument in, and finds clear. */
+#if defined __x86_64__
+#define ARGUMENT 7         /* rdi */
+#define FLAG_DIRECTION 0x400u
+#else
+#define ARGUMENT 0         /* x0 */
+#define FLAG_DIRECTION 0u
+#endif
 
 /* ---- the move ------------------------------------------------------------- */
 
@@ -47,10 +60,28 @@ static void store_saved(const pp_save_area *area, uintptr_t fp, struct pp_regs *
             *slot = *word_of(regs, (unsigned) __builtin_ctzll(left));
 }
 
+/* As at the entry of a function with one argument. */
+static void pack(const struct entry *entry, struct pp_regs *regs, uintptr_t fp, uint8_t *staging)
+{
+    pp_thread *thread = *(pp_thread **) (fp + (uintptr_t) (intptr_t) entry->thread_offset);
+    uintptr_t buffer = (uintptr_t) buffer_take(thread, fp);
+    if (buffer == 0) /* reserved by the site: the host has overwritten the thread */
+        __builtin_trap();
+    value_load(entry->program, regs, fp, buffer, staging);
+    load_saved(&entry->tier0.saves, fp, regs);
+    value_store(entry->program, regs, fp, buffer, staging);
+    regs->gpr[ARGUMENT] = buffer;
+    regs->flags &= ~(uint64_t) FLAG_DIRECTION;
+}
+
 uintptr_t transition_run(const struct entry *entry, struct pp_regs *regs)
 {
     uintptr_t fp = regs->gpr[PP_REGS_FP / 8];
     uint8_t *staging = (uint8_t *) regs->gpr[PP_REGS_SP / 8];
+    if (entry->style == PP_BUFFER) {
+        pack(entry, regs, fp, staging);
+        return (uintptr_t) entry->code;
+    }
     value_load(entry->program, regs, fp, fp, staging);
     /* From here on the registers are the caller's again, as far as C functions keep them. */
     load_saved(&entry->tier0.saves, fp, regs);
@@ -69,7 +100,7 @@ static uint32_t staging_bytes(const struct entry *entry)
 /* How much lower the body's SP is than tier-0's. */
 static uint32_t growth(const struct entry *entry)
 {
-    return entry->body.frame_bytes > entry->tier0.frame_bytes
+    return entry->style == PP_REPLACE && entry->body.frame_bytes > entry->tier0.frame_bytes
                ? entry->body.frame_bytes - entry->tier0.frame_bytes : 0;
 }
 
@@ -85,6 +116,8 @@ pp_status transition_link(pp_pool *pool, struct entry *entry, pp_error *error)
         .landing_pad = pool_landing_pads(pool),
         .lower_bytes = growth(entry) + staging_bytes(entry),
         .entry = (uintptr_t) entry,
+        .pops_frame = entry->style == PP_BUFFER,
+        .cfa_offset = entry->tier0.cfa_offset,
         .frame_bytes = entry->body.frame_bytes,
     };
     struct transition_layout layout;

@@ -1,0 +1,176 @@
+/* SPDX-License-Identifier: MIT */
+/* Buffers of threads: one owner at a time, and none for frames that are gone. */
+#include <config.h>
+
+#include "osr/buffer.h"
+
+#include <patchpoint.h>
+
+#include <check.h>
+#include <pthread.h>
+#include <stdlib.h>
+#include <string.h>
+
+enum { BYTES = 512, COUNT = 4 };
+
+static pp_thread thread;
+static _Alignas(16) char memory[COUNT * BYTES + 256];
+
+static void give_buffers(size_t bytes, size_t count)
+{
+    ck_assert_uint_le(pp_buffer_space(bytes, count), sizeof memory);
+    ck_assert_int_eq(pp_thread_set_buffers(&thread, memory, bytes, count), PP_OK);
+}
+
+static void setup(void)
+{
+    ck_assert_int_eq(pp_thread_init(&thread, NULL, NULL), PP_OK);
+}
+
+static void teardown(void)
+{
+    ck_assert_int_eq(pp_thread_set_buffers(&thread, NULL, 0, 0), PP_OK);
+}
+
+START_TEST(buffers_need_room)
+{
+    ck_assert_uint_eq(pp_buffer_space(0, 1), 0);
+    ck_assert_uint_eq(pp_buffer_space(1, 0), 0);
+    ck_assert_uint_eq(pp_buffer_space(1, PP_BUFFERS_MAX + 1), 0);
+    ck_assert_uint_eq(pp_buffer_space((size_t) PP_BUFFER_BYTES_MAX + 1, 1), 0);
+    ck_assert_uint_eq(pp_buffer_space(SIZE_MAX, SIZE_MAX), 0);
+    ck_assert_uint_gt(pp_buffer_space(PP_BUFFER_BYTES_MAX, PP_BUFFERS_MAX), 1ull << 38);
+    ck_assert_uint_eq(pp_buffer_space(17, 3) % 16, 0);
+    ck_assert_uint_ge(pp_buffer_space(17, 3), 3 * 32);
+    const pp_thread before = thread;
+    ck_assert_int_eq(pp_thread_set_buffers(NULL, memory, 16, 1), PP_E_ARG);
+    ck_assert_int_eq(pp_thread_set_buffers(&thread, NULL, 16, 0), PP_E_ARG);
+    ck_assert_int_eq(pp_thread_set_buffers(&thread, NULL, 0, 1), PP_E_ARG);
+    ck_assert_int_eq(pp_thread_set_buffers(&thread, memory, 0, 1), PP_E_ARG);
+    ck_assert_int_eq(pp_thread_set_buffers(&thread, memory + 8, 16, 1), PP_E_ARG);
+    ck_assert_mem_eq(&before, &thread, sizeof thread);
+    ck_assert_ptr_null(pp_buffer_next(&thread, NULL));
+    ck_assert_ptr_null(pp_buffer_next(NULL, NULL));
+    ck_assert_uint_eq(pp_buffer_reclaim(&thread), 0);
+    ck_assert_uint_eq(pp_buffer_reclaim(NULL), 0);
+    ck_assert_int_eq(pp_buffer_release(&thread, memory), PP_E_FAULT);
+    ck_assert_int_eq(buffer_reserve(&thread, 16, 1), PP_E_ABI);
+    ck_assert_ptr_null(buffer_take(&thread, 16));
+}
+END_TEST
+
+/* Frames of a stack, from the deepest. */
+static uintptr_t frame_at(unsigned i)
+{
+    return ((uintptr_t) __builtin_frame_address(0) - 65536 + 64 * i) & ~(uintptr_t) 15;
+}
+
+START_TEST(each_buffer_has_one_owner)
+{
+    char *taken[COUNT];
+    give_buffers(BYTES, COUNT);
+    ck_assert_int_eq(buffer_reserve(&thread, frame_at(0), BYTES + 1), PP_E_RANGE);
+    for (unsigned round = 0; round < 3; round++) {
+        for (unsigned i = 0; i < COUNT; i++) {
+            ck_assert_int_eq(buffer_reserve(&thread, frame_at(i), BYTES), PP_OK);
+            ck_assert_ptr_null(buffer_take(&thread, frame_at(i) + 16));
+            taken[i] = buffer_take(&thread, frame_at(i));
+            ck_assert_ptr_nonnull(taken[i]);
+            ck_assert_uint_eq((uintptr_t) taken[i] % 16, 0);
+            ck_assert(taken[i] >= memory && taken[i] + BYTES <= memory + sizeof memory);
+            ck_assert_ptr_null(buffer_take(&thread, frame_at(i)));
+            for (unsigned j = 0; j < i; j++)
+                ck_assert_uint_ge((size_t) labs(taken[i] - taken[j]), BYTES);
+            memset(taken[i], 0xff, BYTES);
+        }
+        ck_assert_int_eq(buffer_reserve(&thread, frame_at(0), 1), PP_E_NOMEM);
+        unsigned in_use = 0;
+        for (void *at = NULL; (at = pp_buffer_next(&thread, at)) != NULL;)
+            in_use++;
+        ck_assert_uint_eq(in_use, COUNT);
+        ck_assert_int_eq(pp_thread_set_buffers(&thread, NULL, 0, 0), PP_E_BUSY);
+        ck_assert_int_eq(pp_thread_set_buffers(&thread, memory, BYTES, 1), PP_E_BUSY);
+        for (unsigned i = 0; i < COUNT; i++) {
+            ck_assert_int_eq(pp_buffer_release(&thread, taken[i] + 16), PP_E_FAULT);
+            ck_assert_int_eq(pp_buffer_release(&thread, taken[i]), PP_OK);
+            ck_assert_int_eq(pp_buffer_release(&thread, taken[i]), PP_E_STALE);
+        }
+        ck_assert_ptr_null(pp_buffer_next(&thread, NULL));
+    }
+    ck_assert_int_eq(pp_buffer_release(&thread, memory), PP_E_FAULT);
+    ck_assert_int_eq(pp_buffer_release(&thread, memory + sizeof memory), PP_E_FAULT);
+    ck_assert_int_eq(pp_buffer_release(&thread, &thread), PP_E_FAULT);
+    ck_assert_int_eq(pp_buffer_release(&thread, NULL), PP_E_ARG);
+    ck_assert_int_eq(pp_buffer_release(NULL, taken[0]), PP_E_ARG);
+    /* The one that was given back last is taken again last. */
+    void *first = NULL;
+    for (unsigned i = 0; i < COUNT; i++) {
+        ck_assert_int_eq(buffer_reserve(&thread, frame_at(i), BYTES), PP_OK);
+        void *buffer = buffer_take(&thread, frame_at(i));
+        ck_assert_ptr_ne(buffer, first);
+        first = i == 0 ? buffer : first;
+        ck_assert_int_eq(pp_buffer_release(&thread, buffer), PP_OK);
+    }
+}
+END_TEST
+
+/* A reservation whose frame never went on does not cost its buffer for ever. */
+START_TEST(frames_that_are_gone_have_none)
+{
+    give_buffers(16, 2);
+    ck_assert_int_eq(buffer_reserve(&thread, frame_at(4), 16), PP_OK);
+    ck_assert_int_eq(buffer_reserve(&thread, frame_at(5), 16), PP_OK);
+    ck_assert_int_eq(pp_buffer_release(&thread, memory + pp_buffer_space(16, 2) - 16), PP_E_STALE);
+    ck_assert_int_eq(pp_thread_set_buffers(&thread, NULL, 0, 0), PP_E_BUSY);
+    ck_assert_int_eq(buffer_reserve(&thread, frame_at(3), 16), PP_E_NOMEM); /* these are above */
+    ck_assert_int_eq(buffer_reserve(&thread, frame_at(4), 16), PP_OK);
+    ck_assert_int_eq(buffer_reserve(&thread, frame_at(4), 16), PP_OK);
+    ck_assert_int_eq(buffer_reserve(&thread, frame_at(6), 16), PP_OK);
+    ck_assert_ptr_nonnull(buffer_take(&thread, frame_at(6)));
+    ck_assert_ptr_null(buffer_take(&thread, frame_at(4)));
+    ck_assert_ptr_nonnull(buffer_take(&thread, frame_at(5)));
+    ck_assert_int_eq(buffer_reserve(&thread, frame_at(7), 16), PP_E_NOMEM); /* in use */
+    ck_assert_uint_eq(pp_buffer_reclaim(&thread), 2); /* all are below this function's */
+    ck_assert_uint_eq(pp_buffer_reclaim(&thread), 0);
+    ck_assert_int_eq(buffer_reserve(&thread, (uintptr_t) thread.stack_hi - 16, 16), PP_OK);
+    ck_assert_uint_eq(pp_buffer_reclaim(&thread), 0); /* and that is not */
+    void *buffer = buffer_take(&thread, (uintptr_t) thread.stack_hi - 16);
+    ck_assert_int_eq(pp_buffer_release(&thread, buffer), PP_OK);
+}
+END_TEST
+
+static void *release_elsewhere(void *buffer)
+{
+    return (void *) (intptr_t) pp_buffer_release(&thread, buffer);
+}
+
+START_TEST(another_thread_gives_a_buffer_back)
+{
+    pthread_t other;
+    void *status;
+    give_buffers(16, 1);
+    ck_assert_int_eq(buffer_reserve(&thread, frame_at(0), 16), PP_OK);
+    void *buffer = buffer_take(&thread, frame_at(0));
+    ck_assert_int_eq(pthread_create(&other, NULL, release_elsewhere, buffer), 0);
+    ck_assert_int_eq(pthread_join(other, &status), 0);
+    ck_assert_int_eq((int) (intptr_t) status, PP_OK);
+    ck_assert_int_eq(pp_buffer_release(&thread, buffer), PP_E_STALE);
+}
+END_TEST
+
+int main(void)
+{
+    Suite *suite = suite_create("buffer");
+    TCase *tests = tcase_create("all");
+    tcase_add_checked_fixture(tests, setup, teardown);
+    tcase_add_test(tests, buffers_need_room);
+    tcase_add_test(tests, each_buffer_has_one_owner);
+    tcase_add_test(tests, frames_that_are_gone_have_none);
+    tcase_add_test(tests, another_thread_gives_a_buffer_back);
+    suite_add_tcase(suite, tests);
+    SRunner *runner = srunner_create(suite);
+    srunner_run_all(runner, CK_ENV);
+    int failed = srunner_ntests_failed(runner);
+    srunner_free(runner);
+    return failed != 0;
+}
