@@ -9,6 +9,7 @@ bench_programs = \
 	bench/lookup \
 	bench/patchpoint \
 	bench/recordings \
+	bench/resume \
 	bench/retarget \
 	bench/scale \
 	bench/steady
@@ -56,6 +57,11 @@ bench_patchpoint_LDADD = $(bench_ldadd)
 bench_recordings_SOURCES = bench/recordings.c $(bench_harness)
 bench_recordings_CPPFLAGS = $(bench_cppflags)
 bench_recordings_LDADD = libstress.la $(bench_ldadd)
+
+bench_resume_SOURCES = bench/resume.c stress/suspend.c stress/suspend.h $(bench_harness)
+bench_resume_CPPFLAGS = $(bench_cppflags)
+bench_resume_CFLAGS = $(AM_CFLAGS) $(LIBUNWIND_CFLAGS)
+bench_resume_LDADD = libstress.la libpatchpoint.la -lgcc_s $(LIBUNWIND_LIBS) $(PTHREAD_LIBS)
 
 bench_retarget_SOURCES = bench/retarget.c $(bench_harness)
 bench_retarget_CPPFLAGS = $(bench_cppflags)

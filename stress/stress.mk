@@ -33,6 +33,8 @@ pp_stress_SOURCES = \
 	stress/samples.h \
 	stress/stress.c \
 	stress/stress.h \
+	stress/suspend.c \
+	stress/suspend.h \
 	stress/walk.c
 pp_stress_CPPFLAGS = $(stress_cppflags) -DRECORDINGS_DIRECTORY='"$(recordingsdir)"'
 pp_stress_CFLAGS = $(AM_CFLAGS) $(LIBUNWIND_CFLAGS)
