@@ -151,6 +151,22 @@ pp_status frames_link_replace(pp_pool *pool, const char *name, pp_trace **trace,
         .thread_offset = FRAMES_THREAD_SLOT }, entry);
 }
 
+pp_status frames_link_function(pp_pool *pool, const char *name, pp_trace **trace, pp_entry **entry)
+{
+    const pp_value values[] = { { PP_AT_SLOT(FRAMES_CALL_SLOT), PP_AT_BUFFER(0), 8, 0, 0 } };
+    struct builder builder = { .status = PP_OK };
+    ADD(&builder, frames_function_head);
+    ADD(&builder, frames_body);
+    ADD(&builder, frames_tier0_tail);
+    pp_status status = link_trace(pool, name, &builder, &frames_tier0_rule, NULL, 0, 0, trace);
+    if (status != PP_OK)
+        return status;
+    return pp_entry_create(pool, &(pp_entry_desc){
+        .size = sizeof(pp_entry_desc), .style = PP_BUFFER, .code = pp_trace_entry(*trace),
+        .tier0 = &frames_tier0_layout, .values = values, .value_count = 1,
+        .thread_offset = FRAMES_THREAD_SLOT }, entry);
+}
+
 pp_status frames_link_leaf(pp_pool *pool, const char *name, pp_trace **trace)
 {
     struct builder builder = { .status = PP_OK };

@@ -114,6 +114,7 @@ struct frames_call {
 FRAMES_PIECE(frames_tier0_head);
 FRAMES_PIECE(frames_body);
 FRAMES_PIECE(frames_tier0_tail);
+FRAMES_PIECE(frames_function_head);
 FRAMES_PIECE(frames_osr_head);
 FRAMES_PIECE(frames_osr_tail);
 FRAMES_PIECE(frames_leaf);
@@ -132,6 +133,12 @@ pp_status frames_link_osr(pp_pool *pool, const char *name, pp_csr_scheme scheme,
 
 /* A body that replaces the frame of that method, and the entry that leads there. */
 pp_status frames_link_replace(pp_pool *pool, const char *name, pp_trace **trace, pp_entry **entry);
+
+/*
+ * A body that is a function, in the place of that method, and the entry that leads there.
+ * It finds the call at the start of its buffer, which stays in use.
+ */
+pp_status frames_link_function(pp_pool *pool, const char *name, pp_trace **trace, pp_entry **entry);
 
 pp_status frames_link_leaf(pp_pool *pool, const char *name, pp_trace **trace);
 

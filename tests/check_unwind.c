@@ -40,7 +40,7 @@
 
 enum {
     DEPTH_MAX = 48, PCS_MAX = 4096,
-    METHODS_MAX = PP_SAVE_MASK + 2, /* one of each save class, and one that replaces its frame */
+    METHODS_MAX = PP_SAVE_MASK + 3, /* one of each save class, and of the other styles */
     ISLAND_BYTES = 160,         /* a few slots */
 };
 
@@ -72,7 +72,7 @@ static struct {
         uintptr_t span_end;
         bool leaf;
         bool jumped;            /* entered by a jump out of the frame that goes on */
-    } traces[6 + 2 * METHODS_MAX];
+    } traces[7 + 2 * METHODS_MAX];
     unsigned trace_count;
     /* What was looked at. */
     const pp_thread *thread;
@@ -458,6 +458,8 @@ static struct {
     } methods[METHODS_MAX];  /* one of each save class; RESERVE and RELOAD by turns */
     unsigned method_count;
     unsigned produced;
+    _Alignas(16) char buffers[256];
+    size_t taken;            /* of them, by bodies that have returned */
     struct frames_call calls[8];
 } world;
 
@@ -531,14 +533,23 @@ static pp_status produce(void *host, pp_site *site, const pp_regs *regs, pp_entr
     return PP_OK;
 }
 
-static void method_open(pp_save save, bool replace)
+static pp_status link_body(pp_osr_style style, pp_trace **trace, pp_entry **entry)
+{
+    pp_csr_scheme scheme = world.method_count % 2 ? PP_CSR_RELOAD : PP_CSR_RESERVE;
+    switch (style) {
+    case PP_REPLACE:
+        return frames_link_replace(world.pool, "replace", trace, entry);
+    case PP_BUFFER:
+        return frames_link_function(world.pool, "function", trace, entry);
+    default:
+        return frames_link_osr(world.pool, "osr", scheme, trace, entry);
+    }
+}
+
+static void method_open(pp_save save, pp_osr_style style)
 {
     unsigned i = world.method_count;
-    pp_csr_scheme scheme = i % 2 ? PP_CSR_RELOAD : PP_CSR_RESERVE;
-    ck_assert_int_eq(replace ? frames_link_replace(world.pool, "replace", &world.methods[i].osr,
-                                                   &world.methods[i].entry)
-                             : frames_link_osr(world.pool, "osr", scheme, &world.methods[i].osr,
-                                               &world.methods[i].entry), PP_OK);
+    ck_assert_int_eq(link_body(style, &world.methods[i].osr, &world.methods[i].entry), PP_OK);
     pp_site_desc desc = {
         .size = sizeof desc, .kind = PP_SITE_COUNTED, .counter = PP_COUNTER_FRAME,
         .counter_offset = FRAMES_COUNTER_SLOT, .threshold = 1, .hits = 2, .save = save,
@@ -561,8 +572,8 @@ static void method_open(pp_save save, bool replace)
     ck_assert_int_eq(frames_link_tier0(world.pool, "method", world.methods[i].site,
                                        &world.methods[i].tier0), PP_OK);
     note_trace(PP_WALK_TRACE, world.methods[i].tier0, false);
-    note_trace(PP_WALK_OSR, world.methods[i].osr, false);
-    if (replace) {
+    note_trace(style == PP_BUFFER ? PP_WALK_TRACE : PP_WALK_OSR, world.methods[i].osr, false);
+    if (style != PP_ON_TOP) {
         note_trace(PP_WALK_TRACE, entry_from(world.methods[i].entry)->way, false);
         now.traces[now.trace_count - 1].jumped = true;
     }
@@ -575,6 +586,8 @@ static void world_open(void)
     pp_pool_options options = { .size = sizeof options, .wx = PP_WX_RWX, .branch_range = 1 };
     ck_assert_int_eq(pp_pool_create(&options, &world.pool), PP_OK);
     ck_assert_int_eq(pp_thread_init(&world.thread, NULL, NULL), PP_OK);
+    ck_assert_uint_le(pp_buffer_space(8, 4), sizeof world.buffers);
+    ck_assert_int_eq(pp_thread_set_buffers(&world.thread, world.buffers, 8, 4), PP_OK);
     pp_symbol target = pp_symbol_define(world.pool, "target", (const void *) on_target);
     ck_assert_int_eq(frames_link_tier0(world.pool, "tier0", NULL, &world.tier0), PP_OK);
     ck_assert_int_eq(frames_link_leaf(world.pool, "leaf", &world.leaf), PP_OK);
@@ -587,8 +600,9 @@ static void world_open(void)
     note_trace(PP_WALK_TRACE, world.jump_own, false);
     world.method_count = 0;
     for (int save = PP_SAVE_GPR; save <= PP_SAVE_MASK; save++)
-        method_open((pp_save) save, false);
-    method_open(PP_SAVE_V128, true);
+        method_open((pp_save) save, PP_ON_TOP);
+    method_open(PP_SAVE_V128, PP_REPLACE);
+    method_open(PP_SAVE_GPR, PP_BUFFER);
     now.thread = &world.thread;
     now.others = true;
 }
@@ -695,6 +709,7 @@ static void transitions(void)
         inner->leaf = pp_trace_entry(world.leaf);
         pp_enter(&world.thread, pp_trace_entry(world.methods[first].tier0),
                  (uintptr_t) outer, 0, 0, 0);
+        world.taken += pp_buffer_reclaim(&world.thread);
     }
 }
 
@@ -791,6 +806,7 @@ START_TEST(every_instruction)
     expect_nothing_wrong();
     ck_assert_uint_gt(now.frames_seen, now.visits);
     ck_assert_uint_eq(world.produced, world.method_count);
+    ck_assert_uint_eq(world.taken, 3); /* first and second of two rounds, but for the first pass */
     for (const struct stub *stub = stub_table; stub < stub_table_end; stub++)
         if (can_run(stub))
             expect_all_visited(stub);

@@ -84,6 +84,19 @@ PIECE(frames_osr_head)
     fmov    d8, #1.0
 PIECE_END(frames_osr_head)
 
+PIECE(frames_function_head)
+    stp     x29, x30, [sp, #-FRAMES_CFA_OFFSET]!
+    mov     x29, sp
+    str     x19, [x29, #FRAMES_SAVES_OFFSET]
+    ldr     x19, [x0]
+    str     x19, [x29, #FRAMES_CALL_SLOT]
+    ldr     x9, [x19, #FRAMES_SHADOW]
+    ldr     x10, [x9, #SHADOW_DEPTH]
+    add     x11, x9, x10, lsl #4
+    ldr     x12, [x19, #FRAMES_OSR_NAME]
+    str     x12, [x11, #SHADOW_ENTRIES - SHADOW_ENTRY_SIZE + SHADOW_ENTRY_NAME]
+PIECE_END(frames_function_head)
+
 PIECE(frames_osr_tail)
     ldr     x9, [x29, #FRAMES_CALL_SLOT]
     ldr     x9, [x9, #FRAMES_SHADOW]

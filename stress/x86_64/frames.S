@@ -83,6 +83,20 @@ PIECE(frames_osr_head)
     mov     $-2, %r14
 PIECE_END(frames_osr_head)
 
+PIECE(frames_function_head)
+    push    %rbp
+    mov     %rsp, %rbp
+    sub     $FRAMES_BYTES, %rsp
+    mov     %rbx, FRAMES_SAVES_OFFSET(%rbp)
+    mov     (%rdi), %rbx
+    mov     %rbx, FRAMES_CALL_SLOT(%rbp)
+    mov     FRAMES_SHADOW(%rbx), %rax
+    mov     SHADOW_DEPTH(%rax), %rcx
+    shl     $4, %rcx
+    mov     FRAMES_OSR_NAME(%rbx), %rdx
+    mov     %rdx, SHADOW_ENTRIES - SHADOW_ENTRY_SIZE + SHADOW_ENTRY_NAME(%rax,%rcx)
+PIECE_END(frames_function_head)
+
 PIECE(frames_osr_tail)
     mov     FRAMES_CALL_SLOT(%rbp), %rax
     mov     FRAMES_SHADOW(%rax), %rax
