@@ -61,6 +61,7 @@ check_PROGRAMS += \
 	check_retarget \
 	check_retire \
 	check_save \
+	check_shelf \
 	check_site \
 	check_span \
 	check_stats \
@@ -124,6 +125,7 @@ check_reloc_SOURCES = tests/check_reloc.c tests/code.h
 check_reserve_SOURCES = tests/check_reserve.c tests/snippet.h
 check_retarget_SOURCES = tests/check_retarget.c tests/snippet.h
 check_retire_SOURCES = tests/check_retire.c tests/sanitized.h tests/snippet.h
+check_shelf_SOURCES = tests/check_shelf.c tests/snippet.h
 check_site_SOURCES = tests/check_site.c tests/sanitized.h
 check_site_CPPFLAGS = $(AM_CPPFLAGS) -I$(top_srcdir)
 check_site_LDADD = libstress.la $(LDADD)

@@ -18,6 +18,7 @@ static struct link *link_open(pp_pool *pool)
         pool_meta_free(pool, link, sizeof *link);
         return NULL;
     }
+    shelves_open(&link->shelves);
     return link;
 }
 
@@ -44,9 +45,25 @@ static void room_close(pp_pool *pool)
 
     if (link == NULL)
         return;
-    trace_close_all(link, pool);
+    shelves_close(&link->shelves, link, pool);
     symbol_table_close(&link->symbols, pool);
     pool_meta_free(pool, link, sizeof *link);
+}
+
+static void room_lock_first(pp_pool *pool)
+{
+    struct link *link = pool_room_state(pool, ROOM_LINK);
+
+    if (link != NULL)
+        shelves_lock(&link->shelves);
+}
+
+static void room_unlock_last(pp_pool *pool)
+{
+    struct link *link = pool_room_state(pool, ROOM_LINK);
+
+    if (link != NULL)
+        shelves_unlock(&link->shelves);
 }
 
 static void room_lock(pp_pool *pool)
@@ -75,6 +92,19 @@ static size_t bytes_saved(pp_pool *pool, size_t shared, size_t uses)
     return uses * own > shared * slot ? uses * own - shared * slot : 0;
 }
 
+#define SUM(link, what) \
+    sum(&(link)->shelves.each[0].counts.what, sizeof(struct shelf) / sizeof(size_t))
+
+/* Of one count of all shelves, which are so far apart. */
+static size_t sum(const _Atomic size_t *counts, size_t step)
+{
+    size_t all = 0;
+
+    for (unsigned i = 0; i < SHELVES; i++)
+        all += atomic_load_explicit(&counts[i * step], memory_order_relaxed);
+    return all;
+}
+
 static void room_add_stats(pp_pool *pool, pp_pool_stats *stats)
 {
     struct link *link = pool_room_state(pool, ROOM_LINK);
@@ -84,17 +114,15 @@ static void room_add_stats(pp_pool *pool, pp_pool_stats *stats)
     spin_lock(&link->moving);
     stats->retargets += link->retargets;
     spin_unlock(&link->moving);
-    stats->traces += atomic_load_explicit(&link->traces, memory_order_relaxed);
-    size_t shared = atomic_load_explicit(&link->shared, memory_order_relaxed);
-    size_t uses = atomic_load_explicit(&link->shared_uses, memory_order_relaxed);
+    size_t shared = SUM(link, shared), uses = SUM(link, shared_uses);
+    stats->traces += SUM(link, traces);
     stats->shared_trampolines += shared;
     stats->trampoline_saved += bytes_saved(pool, shared, uses);
-    stats->trampoline_uses +=
-        atomic_load_explicit(&link->trampolines, memory_order_relaxed) - shared + uses;
-    stats->trampolines += atomic_load_explicit(&link->trampolines, memory_order_relaxed);
-    stats->trampoline_bytes += atomic_load_explicit(&link->trampoline_bytes, memory_order_relaxed);
-    stats->literals += atomic_load_explicit(&link->literals, memory_order_relaxed);
-    stats->literal_bytes += atomic_load_explicit(&link->literal_bytes, memory_order_relaxed);
+    stats->trampoline_uses += SUM(link, trampolines) - shared + uses;
+    stats->trampolines += SUM(link, trampolines);
+    stats->trampoline_bytes += SUM(link, trampoline_bytes);
+    stats->literals += SUM(link, literals);
+    stats->literal_bytes += SUM(link, literal_bytes);
 }
 
 static pp_status room_verify(pp_pool *pool, pp_error *error)
@@ -106,6 +134,8 @@ static pp_status room_verify(pp_pool *pool, pp_error *error)
 
 const struct pool_room link_room = {
     .close = room_close,
+    .lock_first = room_lock_first,
+    .unlock_last = room_unlock_last,
     .lock = room_lock,
     .unlock = room_unlock,
     .region_open = island_open,

@@ -204,7 +204,7 @@ static void unmake(struct link *link, pp_pool *pool, struct trace *trace)
 {
     island_drop(trace->span.region, link, trace->user);
     pool_discard(&trace->span);
-    trace_discard(link, pool, trace);
+    shelves_give(pool, trace);
 }
 
 static pp_status make_in(struct link *link, struct plan *plan, const struct frame_rule *rule,
@@ -215,14 +215,14 @@ static pp_status make_in(struct link *link, struct plan *plan, const struct fram
     pp_status status = take_place(link, plan, rule, trace, &span);
 
     if (status != PP_OK) {
-        trace_discard(link, plan->pool, trace);
+        shelves_give(plan->pool, trace);
         return status;
     }
     status = region_write_begin(span.region, span.exec, span.size, &write, plan->error);
     if (status != PP_OK) {
         island_drop(span.region, link, trace->user);
         pool_unalloc(&span);
-        trace_discard(link, plan->pool, trace);
+        shelves_give(plan->pool, trace);
         return status;
     }
     trace_describe(trace, &span, plan);
@@ -242,7 +242,7 @@ static pp_status make(pp_pool *pool, const pp_trace_desc *desc, struct link **li
 
     if (status != PP_OK)
         return status;
-    *trace = trace_new(*link, pool, desc->name);
+    *trace = shelves_take(&(*link)->shelves, pool, desc->name);
     status = *trace != NULL ? make_in(*link, &plan, &rule, *trace)
                             : error_set(desc->error, PP_E_NOMEM,
                                         "no memory for the record of a trace");
@@ -310,7 +310,7 @@ pp_status pp_trace_link(pp_pool *pool, const pp_trace_desc *desc, pp_trace **res
         return status;
     status = region_publish(&trace->span, 1, desc->error);
     if (status == PP_OK)
-        trace_publish(link, pool, &trace, 1, result);
+        trace_publish(link, &trace, 1, result);
     else
         unmake(link, pool, trace);
     return status;
@@ -349,7 +349,7 @@ static pp_status link_all(pp_pool *pool, const pp_trace_desc *const *descs, size
     else
         status = make_all(pool, descs, count, &link, &batch);
     if (status == PP_OK)
-        trace_publish(link, pool, batch.traces, count, results);
+        trace_publish(link, batch.traces, count, results);
     else
         while (batch.made-- > 0)
             unmake(link, pool, batch.traces[batch.made]);

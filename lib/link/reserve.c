@@ -174,7 +174,7 @@ pp_status pp_trace_commit(pp_pool *pool, pp_reservation *reservation, size_t use
     if (status != PP_OK)
         return status;
     struct link *link = link_of(pool);
-    struct trace *trace = link != NULL ? trace_new(link, pool, desc->name) : NULL;
+    struct trace *trace = link != NULL ? shelves_take(&link->shelves, pool, desc->name) : NULL;
     if (trace == NULL)
         return error_set(desc->error, PP_E_NOMEM, "no memory for the record of a trace");
     const uint8_t *code = (const uint8_t *) (span.exec + (uintptr_t) span.region->write_delta);
@@ -184,7 +184,7 @@ pp_status pp_trace_commit(pp_pool *pool, pp_reservation *reservation, size_t use
         plan_close(&plan);
     }
     if (status != PP_OK) {
-        trace_discard(link, pool, trace);
+        shelves_give(pool, trace);
         return status;
     }
     pool_shrink(&span, used);
@@ -192,7 +192,7 @@ pp_status pp_trace_commit(pp_pool *pool, pp_reservation *reservation, size_t use
     plan.bytes.padding += span.size - plan.bytes.total;
     plan.bytes.total = span.size;
     trace_describe(trace, &span, &plan);
-    trace_publish(link, pool, &trace, 1, result);
+    trace_publish(link, &trace, 1, result);
     forget(reservation);
     return PP_OK;
 }

@@ -8,119 +8,12 @@
 #include "link/plan.h"
 #include "memory/handle.h"
 
-#include <stdlib.h>
-#include <string.h>
-
-enum {
-    RECORDS = 64,   /* in a block */
-    NAME_KEPT = 64, /* bytes of a name's memory that stays with a free record */
-    REFS_KEPT = 32  /* references, the same */
-};
-
-struct trace_block {
-    struct trace_block *next;
-    struct trace traces[RECORDS];
-};
-
 pp_trace *trace_handle(const struct code_place *place)
 {
     return (pp_trace *) code_handle(place->start, place->generation);
 }
 
-/* ---- records ---------------------------------------------------------- */
-
-/*
- * What hangs on a record stays there when the record is free, because most traces
- * are alike; what is unusually large goes back.
- */
-static void drop_rooms(pp_pool *pool, struct trace *trace, uint32_t name_most, uint32_t refs_most)
-{
-    atomic_store_explicit(&trace->name, NULL, memory_order_relaxed);
-    if (trace->name_bytes > name_most) {
-        pool_meta_free(pool, trace->name_room, trace->name_bytes);
-        trace->name_room = NULL;
-        trace->name_bytes = 0;
-    }
-    if (trace->user != NULL && trace->user->room > refs_most) {
-        island_user_free(pool, trace->user);
-        trace->user = NULL;
-    }
-}
-
-static bool set_name(pp_pool *pool, struct trace *trace, const char *name)
-{
-    size_t bytes = name != NULL ? strlen(name) + 1 : 0;
-
-    if (bytes > UINT32_MAX)
-        return false;
-    if (bytes > trace->name_bytes) {
-        size_t room = (bytes + 15) & ~(size_t) 15;
-        char *memory = room <= UINT32_MAX ? pool_meta_alloc(pool, room) : NULL;
-        if (memory == NULL)
-            return false;
-        pool_meta_free(pool, trace->name_room, trace->name_bytes);
-        trace->name_room = memory;
-        trace->name_bytes = (uint32_t) room;
-    }
-    if (bytes != 0) {
-        memcpy(trace->name_room, name, bytes);
-        atomic_store_explicit(&trace->name, trace->name_room, memory_order_relaxed);
-    }
-    return true;
-}
-
-bool trace_reserve_refs(pp_pool *pool, struct trace *trace, uint32_t count)
-{
-    if (count == 0 || (trace->user != NULL && trace->user->room >= count))
-        return true;
-    struct island_user *user = island_user_new(pool, (count + 7) & ~UINT32_C(7));
-    if (user == NULL)
-        return false;
-    island_user_free(pool, trace->user);
-    trace->user = user;
-    return true;
-}
-
-static struct trace *take_record_locked(struct link *link, pp_pool *pool)
-{
-    if (link->free_traces == NULL) {
-        struct trace_block *block = pool_meta_alloc(pool, sizeof *block);
-        if (block == NULL)
-            return NULL;
-        block->next = link->blocks;
-        link->blocks = block;
-        for (size_t i = RECORDS; i-- > 0;) {
-            block->traces[i].owner.kind = OWNER_TRACE;
-            block->traces[i].retired.is_trace = true;
-            block->traces[i].next_free = link->free_traces;
-            link->free_traces = &block->traces[i];
-        }
-    }
-    struct trace *trace = link->free_traces;
-    link->free_traces = trace->next_free;
-    return trace;
-}
-
-struct trace *trace_new(struct link *link, pp_pool *pool, const char *name)
-{
-    pool_lock(pool);
-    struct trace *trace = take_record_locked(link, pool);
-    pool_unlock(pool);
-    if (trace != NULL && !set_name(pool, trace, name)) {
-        trace_discard(link, pool, trace);
-        trace = NULL;
-    }
-    return trace;
-}
-
-void trace_discard(struct link *link, pp_pool *pool, struct trace *trace)
-{
-    drop_rooms(pool, trace, NAME_KEPT, REFS_KEPT);
-    pool_lock(pool);
-    trace->next_free = link->free_traces;
-    link->free_traces = trace;
-    pool_unlock(pool);
-}
+/* ---- what a record says ------------------------------------------------ */
 
 const char *trace_name(const struct trace *trace)
 {
@@ -154,18 +47,28 @@ size_t code_bytes_at(const struct code_place *place)
 /* What lies inside the trace; shared things are counted by the island. */
 static void add_up(struct link *link, const struct trace *trace, bool add)
 {
+    struct link_counts *counts = shelves_counts(&link->shelves);
     const pp_trace_size *bytes = &trace->bytes;
     size_t sign = add ? 1 : (size_t) -1, pairs = bytes->trampolines - trace->far_trampolines;
     size_t of_trampolines = pairs * sizeof(uint64_t);
 
-    atomic_fetch_add_explicit(&link->trampolines, sign * bytes->trampolines,
+    if (bytes->trampolines == 0 && bytes->literals == 0)
+        return;
+    atomic_fetch_add_explicit(&counts->trampolines, sign * bytes->trampolines,
                               memory_order_relaxed);
-    atomic_fetch_add_explicit(&link->trampoline_bytes,
+    atomic_fetch_add_explicit(&counts->trampoline_bytes,
                               sign * (bytes->trampoline_bytes + of_trampolines),
                               memory_order_relaxed);
-    atomic_fetch_add_explicit(&link->literals, sign * (bytes->literals - pairs),
+    atomic_fetch_add_explicit(&counts->literals, sign * (bytes->literals - pairs),
                               memory_order_relaxed);
-    atomic_fetch_add_explicit(&link->literal_bytes, sign * (bytes->literal_bytes - of_trampolines),
+    atomic_fetch_add_explicit(&counts->literal_bytes,
+                              sign * (bytes->literal_bytes - of_trampolines),
+                              memory_order_relaxed);
+}
+
+static void count_live(struct link *link, size_t change)
+{
+    atomic_fetch_add_explicit(&shelves_counts(&link->shelves)->traces, change,
                               memory_order_relaxed);
 }
 
@@ -182,45 +85,54 @@ void trace_describe(struct trace *trace, const struct span *span, const struct p
     atomic_store_explicit(&trace->code_size, plan->code_size, memory_order_relaxed);
 }
 
-void trace_publish(struct link *link, pp_pool *pool, struct trace *const *traces, size_t count,
+void trace_publish(struct link *link, struct trace *const *traces, size_t count,
                    pp_trace **handles)
 {
-    pool_lock(pool);
     for (size_t i = 0; i < count; i++) {
         struct trace *trace = traces[i];
-        trace->live = true;
-        trace->holds = 0;
-        atomic_fetch_add_explicit(&link->traces, 1, memory_order_relaxed);
         add_up(link, trace, true);
-        /* Under the lock, so that nobody who holds it finds an owner that is not live. */
-        span_set_owner(&trace->span, &trace->owner);
         handles[i] = (pp_trace *) code_handle(trace->span.exec, trace->generation);
+        /* Under the lock, so that nobody who holds it finds an owner that is not live. */
+        pthread_mutex_lock(&trace->shelf->lock);
+        trace->holds = 0;
+        atomic_store_explicit(&trace->live, true, memory_order_relaxed);
+        span_set_owner(&trace->span, &trace->owner);
+        pthread_mutex_unlock(&trace->shelf->lock);
     }
-    pool_unlock(pool);
+    count_live(link, count);
 }
 
 /* ---- releasing -------------------------------------------------------- */
 
 /*
- * The published trace of a handle, with pool_lock held in case of success only.
+ * The published trace of a handle, with its shelf's lock held in case of success only.
  * A record is published and withdrawn under this lock, so it stays what it is.
  */
-static pp_status lock_trace(pp_pool *pool, const pp_trace *handle, struct trace **trace)
+static pp_status lock_trace(pp_pool *pool, const pp_trace *handle, struct trace **result)
 {
     struct code_place place;
 
-    pool_lock(pool);
     pp_status status = code_handle_find((uintptr_t) handle, &place);
-    if (status == PP_OK && place.region->pool != pool)
-        status = PP_E_FAULT;
-    if (status == PP_OK && (trace_of(&place) == NULL || !trace_of(&place)->live))
-        status = PP_E_STALE;
-    if (status != PP_OK) {
-        pool_unlock(pool);
+    if (status != PP_OK)
         return status;
+    if (place.region->pool != pool)
+        return PP_E_FAULT;
+    struct trace *trace = trace_of(&place);
+    if (trace == NULL)
+        return PP_E_STALE;
+    pthread_mutex_lock(&trace->shelf->lock);
+    /* Until then it may have become another's record. */
+    if (!trace_is_live(trace) || !code_place_holds(&place)) {
+        pthread_mutex_unlock(&trace->shelf->lock);
+        return PP_E_STALE;
     }
-    *trace = trace_of(&place);
+    *result = trace;
     return PP_OK;
+}
+
+static void unlock_trace(struct trace *trace)
+{
+    pthread_mutex_unlock(&trace->shelf->lock);
 }
 
 pp_status trace_withdraw(pp_pool *pool, const pp_trace *handle, struct trace **result)
@@ -230,12 +142,14 @@ pp_status trace_withdraw(pp_pool *pool, const pp_trace *handle, struct trace **r
     pp_status status = lock_trace(pool, handle, &trace);
     if (status != PP_OK)
         return status;
-    if (trace->holds != 0) {
-        pool_unlock(pool);
-        return PP_E_BUSY;
-    }
-    trace->live = false;
-    atomic_fetch_sub_explicit(&link_of(pool)->traces, 1, memory_order_relaxed);
+    if (trace->holds != 0)
+        status = PP_E_BUSY;
+    else
+        atomic_store_explicit(&trace->live, false, memory_order_relaxed);
+    unlock_trace(trace);
+    if (status != PP_OK)
+        return status;
+    count_live(link_of(pool), (size_t) -1);
     *result = trace;
     return PP_OK;
 }
@@ -254,7 +168,7 @@ pp_status trace_end(pp_pool *pool, struct trace *trace)
     }
     island_drop(trace->span.region, link, trace->user);
     add_up(link, trace, false);
-    trace_discard(link, pool, trace);
+    shelves_give(pool, trace);
     return PP_OK;
 }
 
@@ -267,13 +181,10 @@ pp_status pp_trace_free(pp_pool *pool, pp_trace *handle)
     pp_status status = trace_withdraw(pool, handle, &trace);
     if (status != PP_OK)
         return status;
-    pool_unlock(pool);
     status = trace_end(pool, trace);
     if (status != PP_OK) {
-        pool_lock(pool);
-        trace->live = true;
-        atomic_fetch_add_explicit(&link_of(pool)->traces, 1, memory_order_relaxed);
-        pool_unlock(pool);
+        atomic_store_explicit(&trace->live, true, memory_order_relaxed);
+        count_live(link_of(pool), 1);
     }
     return status;
 }
@@ -290,7 +201,7 @@ pp_status trace_hold(pp_pool *pool, uintptr_t code, pp_trace **handle)
         return PP_E_FAULT;
     bool in_code = code - place.start < trace_code_size(trace);
     trace->holds += in_code;
-    pool_unlock(pool);
+    unlock_trace(trace);
     return in_code ? PP_OK : PP_E_FAULT;
 }
 
@@ -301,7 +212,7 @@ void trace_release(pp_pool *pool, pp_trace *handle)
     if (lock_trace(pool, handle, &trace) != PP_OK)
         return;
     trace->holds--;
-    pool_unlock(pool);
+    unlock_trace(trace);
 }
 
 /* ---- looking ---------------------------------------------------------- */
@@ -353,33 +264,17 @@ pp_status pp_trace_get_size(const pp_trace *handle, pp_trace_size *size)
     pp_status status = code_handle_find((uintptr_t) handle, &place);
     if (status != PP_OK)
         return status;
-    pp_pool *pool = place.region->pool;
-    status = lock_trace(pool, handle, &trace);
+    status = lock_trace(place.region->pool, handle, &trace);
     if (status != PP_OK)
         return status;
     size_t known = size->size;
     *size = trace->bytes;
     size->size = known;
-    pool_unlock(pool);
+    unlock_trace(trace);
     return PP_OK;
 }
 
-/* ---- the room --------------------------------------------------------- */
-
-void trace_close_all(struct link *link, pp_pool *pool)
-{
-    while (link->blocks != NULL) {
-        struct trace_block *block = link->blocks;
-        for (size_t i = 0; i < RECORDS; i++) {
-            struct trace *trace = &block->traces[i];
-            island_drop(trace->span.region, link, trace->user);
-            drop_rooms(pool, trace, 0, 0);
-        }
-        link->blocks = block->next;
-        pool_meta_free(pool, block, sizeof *block);
-    }
-    link->free_traces = NULL;
-}
+/* ---- checking --------------------------------------------------------- */
 
 static pp_status verify_trace(const struct trace *trace, pp_error *error)
 {
@@ -397,25 +292,38 @@ static pp_status verify_trace(const struct trace *trace, pp_error *error)
     return PP_OK;
 }
 
+struct verification {
+    struct link *link;
+    struct region *last; /* whose island was looked at */
+    pp_error *error;
+    pp_status status;
+};
+
+static bool look(struct trace *trace, void *context)
+{
+    struct verification *all = context;
+
+    if (!trace_is_live(trace) && !trace_is_retired(trace))
+        return true;
+    all->status = verify_trace(trace, all->error);
+    /* Neighbours mostly share a region; checking one twice does no harm. */
+    if (all->status == PP_OK && trace->span.region != all->last) {
+        all->last = trace->span.region;
+        all->status = island_verify(all->last, all->link, all->error);
+    }
+    return all->status == PP_OK;
+}
+
+/* Retirement is under pool_lock. */
 pp_status trace_verify_all(struct link *link, pp_pool *pool, pp_error *error)
 {
-    pp_status status = PP_OK;
-    struct region *last = NULL;
+    struct verification all = { .link = link, .error = error };
 
     pool_lock(pool);
-    for (struct trace_block *block = link->blocks; block != NULL; block = block->next) {
-        for (size_t i = 0; i < RECORDS && status == PP_OK; i++) {
-            const struct trace *trace = &block->traces[i];
-            if (!trace->live && !trace_is_retired(trace))
-                continue;
-            status = verify_trace(trace, error);
-            /* Neighbours mostly share a region; checking one twice does no harm. */
-            if (status == PP_OK && trace->span.region != last) {
-                last = trace->span.region;
-                status = island_verify(last, link, error);
-            }
-        }
-    }
+    shelves_lock(&link->shelves);
+    for (unsigned i = 0; i < SHELVES && all.status == PP_OK; i++)
+        shelf_each_locked(&link->shelves.each[i], look, &all);
+    shelves_unlock(&link->shelves);
     pool_unlock(pool);
-    return status;
+    return all.status;
 }

@@ -20,6 +20,7 @@
 struct island_user;
 struct link;
 struct plan;
+struct shelf;
 
 struct trace {
     /* Of the thread that links the trace until it is published; then constant. */
@@ -33,11 +34,16 @@ struct trace {
     uint32_t name_bytes;       /* of it */
     uint32_t far_trampolines;  /* of its own, that jump through literals of the island */
 
-    /* Under pool_lock. */
+    struct shelf *shelf;       /* constant: where the record belongs */
+
+    /* Under the shelf's lock. */
     struct trace *next_free;
-    struct retired retired;    /* its ticket, which is not 0: no longer live, still there */
-    bool live;                 /* published, and nobody has begun to release or retire it */
     uint32_t holds;            /* entries that point into it */
+    atomic_bool live;          /* published, and nobody has begun to release or retire it; who begins
+                                  has it alone, and may make it live again */
+
+    struct retired retired;    /* under pool_lock.  Its ticket, which is not 0: no longer live, still
+                                  there */
 
     /* Read without a lock. */
     _Atomic uintptr_t entry;
@@ -56,6 +62,12 @@ static inline struct trace *trace_of(const struct code_place *place)
 static inline bool trace_is_retired(const struct trace *trace)
 {
     return atomic_load_explicit(&trace->retired.ticket, memory_order_relaxed) != 0;
+}
+
+/* Without the lock it may have been so a moment ago. */
+static inline bool trace_is_live(const struct trace *trace)
+{
+    return atomic_load_explicit(&trace->live, memory_order_relaxed);
 }
 
 /* The handle of the trace at a place. */
@@ -80,10 +92,7 @@ size_t code_bytes_at(const struct code_place *place);
 pp_status trace_hold(pp_pool *pool, uintptr_t code, pp_trace **trace) PP_MUST_CHECK;
 void trace_release(pp_pool *pool, pp_trace *trace);
 
-/*
- * The trace of a handle is live no more, and its owner's: pp_trace_free's errors.
- * pool_lock is held if it returns PP_OK, and only then.
- */
+/* The trace of a handle is live no more, and the caller's: pp_trace_free's errors. */
 pp_status trace_withdraw(pp_pool *pool, const pp_trace *handle, struct trace **trace) PP_MUST_CHECK;
 
 /*
@@ -94,22 +103,12 @@ pp_status trace_end(pp_pool *pool, struct trace *trace) PP_MUST_CHECK;
 
 /* ---- for this room -------------------------------------------------------- */
 
-/* A record with the name copied; NULL: no memory.  trace_discard gives an unpublished one back. */
-struct trace *trace_new(struct link *link, pp_pool *pool, const char *name);
-void trace_discard(struct link *link, pp_pool *pool, struct trace *trace);
-
-/* Room for so many references to an island in an unpublished record.  False: no memory. */
-bool trace_reserve_refs(pp_pool *pool, struct trace *trace, uint32_t count);
-
 /* Fill in the record of a trace that is not published yet. */
 void trace_describe(struct trace *trace, const struct span *span, const struct plan *plan);
 
 /* Let everybody find traces whose code is in place and executable. */
-void trace_publish(struct link *link, pp_pool *pool, struct trace *const *traces, size_t count,
+void trace_publish(struct link *link, struct trace *const *traces, size_t count,
                    pp_trace **handles);
-
-/* Close the room: free all records, with what published ones hold. */
-void trace_close_all(struct link *link, pp_pool *pool);
 
 /* Check every published trace and every island that one lies beside. */
 pp_status trace_verify_all(struct link *link, pp_pool *pool, pp_error *error);

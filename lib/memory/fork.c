@@ -38,6 +38,10 @@ static void lock_pool(pp_pool *pool)
 {
     pthread_mutex_lock(&pool->opening);
     pthread_mutex_lock(&pool->lock);
+    for (unsigned i = 0; i < ROOM_COUNT; i++) {
+        if (pool_rooms[i] != NULL && pool_rooms[i]->lock_first != NULL)
+            pool_rooms[i]->lock_first(pool);
+    }
     for (struct region *region = atomic_load(&pool->regions); region != NULL; region = region->next)
         pthread_mutex_lock(&region->back_lock);
     for (struct region *region = atomic_load(&pool->regions); region != NULL; region = region->next)
@@ -62,6 +66,10 @@ static void unlock_pool(pp_pool *pool)
          region = region->next) {
         pthread_mutex_unlock(&region->lock);
         pthread_mutex_unlock(&region->back_lock);
+    }
+    for (unsigned i = ROOM_COUNT; i-- > 0;) {
+        if (pool_rooms[i] != NULL && pool_rooms[i]->unlock_last != NULL)
+            pool_rooms[i]->unlock_last(pool);
     }
     pthread_mutex_unlock(&pool->lock);
     pthread_mutex_unlock(&pool->opening);

@@ -90,13 +90,16 @@ bool code_at(uintptr_t pc, struct code_place *place);
 /*
  * A room keeps its own state for a pool (symbols, sites, entries).  `close` is
  * called by pp_pool_destroy before regions go; `lock` and `unlock` around a fork, in
- * parent and child, for locks that are taken after a region's; `region_open` for every region
+ * parent and child, for locks that are taken after a region's, `lock_first` and `unlock_last`
+ * for those between pool_lock and a region's; `region_open` for every region
  * after it is mapped and before it is published (a failure abandons the
  * region); `region_close` before it is unmapped; `add_stats` by pp_pool_get_stats;
  * `verify` by pp_pool_verify.  Any of them may be NULL.
  */
 struct pool_room {
     void (*close)(pp_pool *pool);
+    void (*lock_first)(pp_pool *pool);
+    void (*unlock_last)(pp_pool *pool);
     void (*lock)(pp_pool *pool);
     void (*unlock)(pp_pool *pool);
     pp_status (*region_open)(struct region *region, pp_error *error);

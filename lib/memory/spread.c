@@ -9,11 +9,9 @@
 #define WINDOW 64u /* meetings that are looked at together */
 #define RARE 16u   /* fewer than one in so many spans does not matter */
 
-/* By the address of its descriptor, which threads do not share. */
 static _Atomic(struct region *) *slot_of(struct spread *spread)
 {
-    uint64_t hash = (uint64_t) (uintptr_t) pthread_self() * UINT64_C(0x9e3779b97f4a7c15);
-    return &spread->homes[hash >> 60 & (SPREAD_HOMES - 1)];
+    return &spread->homes[thread_number(SPREAD_BITS)];
 }
 
 struct region *spread_home(struct spread *spread, const struct frame_rule *rule)

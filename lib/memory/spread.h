@@ -15,7 +15,8 @@
 
 #include "memory/region.h"
 
-#define SPREAD_HOMES 16
+#define SPREAD_BITS 4
+#define SPREAD_HOMES (1 << SPREAD_BITS)
 
 struct spread {
     _Atomic(struct region *) homes[SPREAD_HOMES]; /* by thread: where it begins; NULL: anywhere */

@@ -2,10 +2,10 @@
 /*
  * A batch of patches on its way: checked, then written.
  *
- * What is patched stays where it is because the batch holds pool_lock, which whoever
- * releases or retires a trace takes, and the locks of the regions, which whoever
- * releases or opens a span takes; several of these in the order of the pool's list,
- * as fork does.
+ * What is patched stays where it is because the batch holds the locks of the regions,
+ * which whoever releases or opens a span takes; several of these in the order of the
+ * pool's list, as fork does.  A trace may be withdrawn meanwhile by who is about to release
+ * it: then it is patched once more.  pool_lock keeps other batches and retirement away.
  */
 #ifndef PATCH_BATCH_H
 #define PATCH_BATCH_H

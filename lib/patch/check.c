@@ -109,7 +109,7 @@ static pp_status check_span(const struct patch_step *step, const struct code_pla
         return error_set(error, PP_E_STALE, "patch %zu: another trace or span is there", index);
     if (owner == &span_open.owner || (owner != NULL && owner->kind == OWNER_SPAN_OPEN))
         return error_set(error, PP_E_BUSY, "patch %zu: the span is being written", index);
-    if (owner == NULL || (trace != NULL && !trace->live) || owner->kind == OWNER_SPAN_RETIRED)
+    if (owner == NULL || (trace != NULL && !trace_is_live(trace)) || owner->kind == OWNER_SPAN_RETIRED)
         return error_set(error, PP_E_STALE, "patch %zu: the code is not published, or retired",
                          index);
     return PP_OK;

@@ -115,6 +115,7 @@ pp_status pp_trace_retire(pp_pool *pool, pp_trace *handle)
     pp_status status = trace_withdraw(pool, handle, &trace);
     if (status != PP_OK)
         return status;
+    pool_lock(pool);
     atomic_store_explicit(&trace->retired.ticket, next_ticket(&pool->retirement),
                           memory_order_relaxed);
     append_locked(pool, &trace->retired);

@@ -1,0 +1,72 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * Shelves: the records of a pool's traces, and counts, in as many parts, so that
+ * threads that link and free at the same time meet neither at a lock nor in a cache
+ * line.  A record belongs to one shelf for ever; a thread takes records from the
+ * shelf that it is led to, and gives others back where they belong.
+ */
+#ifndef LINK_SHELF_H
+#define LINK_SHELF_H
+
+#include "memory/pool.h"
+
+#include <pthread.h>
+#include <stdatomic.h>
+
+struct trace;
+struct trace_block;
+
+enum { SHELVES_BITS = 4, SHELVES = 1 << SHELVES_BITS };
+
+/*
+ * For pp_pool_stats: changed only when the operation cannot fail any more.  A shelf's may
+ * be less than nothing; the sum of all shelves is right.
+ */
+struct link_counts {
+    _Atomic size_t traces;
+    _Atomic size_t trampolines;
+    _Atomic size_t trampoline_bytes; /* code and literals */
+    _Atomic size_t shared;           /* of these trampolines, shared ones */
+    _Atomic size_t shared_uses;      /* references that traces have to them */
+    _Atomic size_t literals;         /* without a trampoline */
+    _Atomic size_t literal_bytes;
+};
+
+struct shelf {
+    pthread_mutex_t lock;            /* guards what traces have under their shelf's lock.  Taken
+                                        after pool_lock and before a region's */
+    struct trace *free;              /* records to use again; under the lock */
+    struct trace_block *blocks;      /* all records; under the lock */
+    struct link_counts counts;
+    char apart[64];                  /* no two shelves have a cache line in common */
+};
+
+struct shelves {
+    struct shelf each[SHELVES];
+};
+
+void shelves_open(struct shelves *shelves);
+
+/* Free all records, with what published ones hold. */
+struct link;
+void shelves_close(struct shelves *shelves, struct link *link, pp_pool *pool);
+
+/* All locks, in their order. */
+void shelves_lock(struct shelves *shelves);
+void shelves_unlock(struct shelves *shelves);
+
+/* The counts that this thread shall add to. */
+struct link_counts *shelves_counts(struct shelves *shelves);
+
+/* A record, not live, with the name copied; NULL: no memory. */
+struct trace *shelves_take(struct shelves *shelves, pp_pool *pool, const char *name);
+void shelves_give(pp_pool *pool, struct trace *trace);
+
+/* Room for so many references to an island in an unpublished record.  False: no memory. */
+bool trace_reserve_refs(pp_pool *pool, struct trace *trace, uint32_t count);
+
+/* Every record of a shelf whose lock is held; false from `look` ends it, and is returned. */
+bool shelf_each_locked(struct shelf *shelf, bool (*look)(struct trace *trace, void *context),
+                       void *context);
+
+#endif
