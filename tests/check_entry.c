@@ -526,8 +526,8 @@ START_TEST(frames_that_do_not_fit_are_refused)
     desc.style = (pp_osr_style) 77;
     refuse(&desc, PP_E_ARG, "style: 77");
     desc.style = PP_REPLACE;
-    desc.flags = 2;
-    refuse(&desc, PP_E_ARG, "flags: 0x2");
+    desc.flags = 4;
+    refuse(&desc, PP_E_ARG, "flags: 0x4");
 }
 END_TEST
 

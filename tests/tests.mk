@@ -44,6 +44,7 @@ check_PROGRAMS += \
 	check_environment \
 	check_fault \
 	check_fork \
+	check_index \
 	check_isa \
 	check_kinds \
 	check_lookup \
@@ -105,6 +106,9 @@ check_entry_LDADD = libstress.la $(LDADD)
 check_environment_SOURCES = tests/check_environment.c tests/sanitized.h tests/snippet.h
 check_fault_SOURCES = tests/check_fault.c
 check_fork_SOURCES = tests/check_fork.c tests/snippet.h tests/spans.h
+check_index_SOURCES = tests/check_index.c tests/entered.h tests/snippet.h
+check_index_CPPFLAGS = $(AM_CPPFLAGS) -I$(top_srcdir) -I$(srcdir)/tests
+check_index_LDADD = libstress.la $(LDADD)
 check_isa_SOURCES = tests/check_isa.c tests/code.h
 check_kinds_SOURCES = tests/check_kinds.c tests/loop.h tests/snippet.h
 check_lookup_SOURCES = tests/check_lookup.c
@@ -136,12 +140,14 @@ check_save_SOURCES = tests/check_save.c tests/probe.c tests/probe.h
 check_stubs_SOURCES = tests/check_stubs.c tests/probe.c tests/probe.h
 if ARCH_X86_64
 check_buffered_SOURCES += tests/x86_64/entered.S
+check_index_SOURCES += tests/x86_64/entered.S
 check_save_SOURCES += tests/x86_64/probe.S
 check_stubs_SOURCES += tests/x86_64/probe.S
 check_eh_frame_SOURCES += tests/x86_64/unwind_code.S
 endif
 if ARCH_AARCH64
 check_buffered_SOURCES += tests/aarch64/entered.S
+check_index_SOURCES += tests/aarch64/entered.S
 check_save_SOURCES += tests/aarch64/probe.S
 check_stubs_SOURCES += tests/aarch64/probe.S
 check_eh_frame_SOURCES += tests/aarch64/unwind_code.S

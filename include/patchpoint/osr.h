@@ -148,6 +148,8 @@ typedef struct pp_entry_desc {
                                       walkers see this frame during the transition; 0: none.
                                       PP_BUFFER: not 0, and the site's is the same */
     uint32_t flags;                /* enum pp_entry_flags */
+    uint32_t index;                /* PP_ENTRY_INDEX, else 0 */
+    uint32_t reserved;             /* 0 */
 } pp_entry_desc;
 
 enum pp_entry_flags {
@@ -158,7 +160,20 @@ enum pp_entry_flags {
      * says (PP_E_ABI).  The site has to know the thread (thread_offset), or publishing is
      * PP_E_ABI; a ready one takes its slow path.
      */
-    PP_ENTRY_CHECK_STACK = 1u << 0
+    PP_ENTRY_CHECK_STACK = 1u << 0,
+    /*
+     * One of several entries of a body, which has one address for all of them: a loop nest
+     * that is entered at any of its headers.  The body finds `index` in r11 (x17), 64 bits,
+     * and PP_BUFFER in the second argument (rsi; x1), and goes where it says.  Entries hold
+     * the body's trace together: it can be freed behind the last of them.
+     *
+     *      desc.flags = PP_ENTRY_INDEX;
+     *      for (desc.index = 0; desc.index < headers; desc.index++)
+     *          pp_entry_create(pool, &desc, &entries[desc.index]);
+     *
+     * On x86-64 the prologue of emit.h changes r11 if it lowers SP by a page or more.
+     */
+    PP_ENTRY_INDEX = 1u << 1
 };
 
 /*
@@ -172,8 +187,7 @@ enum pp_entry_flags {
  * PP_CSR_RESERVE, stored in the body's save area as the caller had them, those of
  * body->saves.saved (all that the body uses); with PP_CSR_RELOAD (the body has no save
  * area yet) in the registers, as at the entry of a function.  All others, the flags and
- * r11 (x16, x17, x30) are undefined.  Such an entry has some instructions of its
- * own in the pool; creating it may fail as linking a trace does.
+ * r11 (x16, x17, x30) are undefined.
  *
  * PP_BUFFER: as at the entry of a function.  Values may go to the buffer and to registers
  * that functions need not keep, beside the first argument.  Of the caller's registers
@@ -181,13 +195,16 @@ enum pp_entry_flags {
  * that leads to it takes its slow path, where a buffer is reserved; an activation whose
  * thread has none is refused, and tier-0 goes on: PP_E_ABI for a thread without buffers,
  * PP_E_RANGE if they are too small, PP_E_NOMEM if all are in use.
+ *
+ * PP_REPLACE, PP_BUFFER and PP_ENTRY_INDEX: such an entry has some instructions of its own in
+ * the pool; creating it may fail as linking a trace does, destroying it as pp_trace_free.
  */
 PP_API pp_status pp_entry_create(pp_pool *pool, const pp_entry_desc *desc,
                                  pp_entry **entry) PP_MUST_CHECK;
 
 /*
  * PP_E_BUSY while a site leads to it, PP_E_STALE if it was destroyed before.
- * PP_REPLACE, PP_BUFFER: PP_E_SYSTEM, PP_E_NOMEM as pp_trace_free.
+ * With instructions of its own: PP_E_SYSTEM, PP_E_NOMEM as pp_trace_free.
  */
 PP_API pp_status pp_entry_destroy(pp_pool *pool, pp_entry *entry) PP_MUST_CHECK;
 
@@ -198,6 +215,9 @@ PP_API pp_status pp_entry_destroy(pp_pool *pool, pp_entry *entry) PP_MUST_CHECK;
 PP_API pp_status pp_entry_check(const pp_entry *entry, const pp_tier0_layout *tier0) PP_MUST_CHECK;
 
 PP_API const void *pp_entry_code(const pp_entry *entry);
+
+/* What a body of PP_ENTRY_INDEX is told; else 0. */
+PP_API uint32_t pp_entry_index(const pp_entry *entry);
 
 /* ---- resuming --------------------------------------------------------- */
 

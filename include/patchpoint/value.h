@@ -57,7 +57,8 @@ typedef struct pp_place {
  * vector register.  Those that C functions keep (rbx, r12-r15; x19-x28; the low
  * halves of v8-v15) only if the body's save area has them in `saved`: the transition
  * puts what the caller had in them there.  PP_BUFFER: no such register, nor the first
- * argument (rdi; x0), nor a slot; the body has no frame yet.
+ * argument (rdi; x0), nor with PP_ENTRY_INDEX the second (rsi; x1), nor a slot; the body has no
+ * frame yet.
  */
 typedef struct pp_value {
     pp_place from, to;

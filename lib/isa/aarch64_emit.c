@@ -468,32 +468,39 @@ static void emit_pop(struct emitter *e, uint32_t cfa_offset)
     emit_le32(e, 0x9100001f | X17 << 5); /* mov sp, x17 */
 }
 
-static void emit_frame(struct emitter *e, const struct transition_code *code)
+/* What follows the call, or is all: the body's SP, its index and the jump. */
+static void emit_end(struct emitter *e, const struct transition_code *code)
 {
     if (code->pops_frame)
         emit_pop(e, code->cfa_offset);
-    else
+    else if (code->moves)
         emit_body_sp(e, code->frame_bytes);
+    if (code->has_index)
+        emit_mov(e, X17, code->index);
+    if (!code->moves)
+        emit_le32(e, 0x58000000 | X16 | 2 << 5); /* ldr x16, the literal behind the jump */
+    emit_le32(e, BR_X16);
 }
 
 pp_status aarch64_emit_transition(const struct transition_code *code, uint8_t *buffer,
                                   size_t capacity, struct transition_layout *layout)
 {
     struct emitter e = { NULL, 0, 0 };
-    emit_frame(&e, code);
-    uint32_t tail = (uint32_t) e.length;
+    emit_end(&e, code);
+    uint32_t end = (uint32_t) e.length;
     e = (struct emitter) { buffer, capacity, 0 };
     if (code->landing_pad)
         emit_le32(&e, BTI_J);
-    emit_lower(&e, code->lower_bytes);
-    emit_le32(&e, 0x58000000 | X17 | (tail + 12) / 4 << 5); /* ldr x17, entry */
-    layout->call_offset = e.length;
-    layout->call_type = R_AARCH64_CALL26;
-    layout->call_addend = 0;
-    emit_le32(&e, 0x94000000); /* bl stub */
-    emit_frame(&e, code);
-    emit_le32(&e, BR_X16);
-    emit_le64(&e, code->entry);
+    if (code->moves) {
+        emit_lower(&e, code->lower_bytes);
+        emit_le32(&e, 0x58000000 | X17 | (end + 8) / 4 << 5); /* ldr x17, entry */
+        layout->call_offset = e.length;
+        layout->call_type = R_AARCH64_CALL26;
+        layout->call_addend = 0;
+        emit_le32(&e, 0x94000000); /* bl stub */
+    }
+    emit_end(&e, code);
+    emit_le64(&e, code->moves ? code->entry : code->body);
     layout->bytes = e.length;
     return emit_finish(&e);
 }

@@ -68,11 +68,15 @@ void osr_plan_from(const struct pp_osr_frame *frame, struct osr_plan *plan,
 /* ---- transitions -------------------------------------------------------- */
 
 /*
- * The code of an entry: it lowers SP, calls the transition stub, sets SP for the body or
- * pops tier-0's frame, and jumps to the body.
+ * The code of an entry.  If it moves something: it lowers SP, calls the transition stub, sets
+ * SP for the body or pops tier-0's frame.  It jumps to the body, maybe with an index.
  */
 struct transition_code {
     bool landing_pad;
+    bool moves;
+    bool has_index;
+    uint32_t index;
+    uintptr_t body;            /* where to jump, unless the stub says it */
     uint32_t lower_bytes;      /* SP at the call lies lower by this; a multiple of 16 */
     uintptr_t entry;           /* what the stub is told */
     bool pops_frame;

@@ -298,31 +298,48 @@ pp_status x86_64_emit_address(unsigned reg, pp_symbol symbol, int64_t addend, ui
 
 /* ---- transitions -------------------------------------------------------- */
 
-/* r11 is the only register that the body finds undefined. */
+static void emit_move(struct emitter *e, const struct transition_code *code,
+                      struct transition_layout *layout)
+{
+    emit_lower(e, code->lower_bytes);
+    emit_mov_r11(e, code->entry);
+    emit_byte(e, 0xe8); /* call the stub */
+    layout->call_offset = e->length;
+    layout->call_type = R_X86_64_PLT32;
+    layout->call_addend = -4;
+    emit_le32(e, 0);
+    if (code->pops_frame) {
+        emit_byte(e, 0x48); /* mov %rbp, %rsp; pop %rbp: before a jump, walkers know no leave */
+        emit_byte(e, 0x89);
+        emit_byte(e, 0xec);
+        emit_byte(e, 0x5d);
+    } else {
+        emit_lea(e, RSP, RBP, -(int32_t) code->frame_bytes);
+    }
+}
+
+/* r11 is the only register that the body finds undefined, or with its index. */
 pp_status x86_64_emit_transition(const struct transition_code *code, uint8_t *buffer,
                                  size_t capacity, struct transition_layout *layout)
 {
     struct emitter e = { buffer, capacity, 0 };
     if (code->landing_pad)
         emit_endbr64(&e);
-    emit_lower(&e, code->lower_bytes);
-    emit_mov_r11(&e, code->entry);
-    emit_byte(&e, 0xe8); /* call the stub */
-    layout->call_offset = e.length;
-    layout->call_type = R_X86_64_PLT32;
-    layout->call_addend = -4;
-    emit_le32(&e, 0);
-    if (code->pops_frame) {
-        emit_byte(&e, 0x48); /* mov %rbp, %rsp; pop %rbp: before a jump, walkers know no leave */
-        emit_byte(&e, 0x89);
-        emit_byte(&e, 0xec);
-        emit_byte(&e, 0x5d);
+    if (code->moves)
+        emit_move(&e, code, layout);
+    if (code->has_index) {
+        emit_byte(&e, 0x41); /* mov $index, %r11d; jmp *0(%rip): the address is right behind */
+        emit_byte(&e, 0xbb);
+        emit_le32(&e, code->index);
+        emit_byte(&e, 0xff);
+        emit_byte(&e, 0x25);
+        emit_le32(&e, 0);
+        emit_le64(&e, code->body);
     } else {
-        emit_lea(&e, RSP, RBP, -(int32_t) code->frame_bytes);
+        emit_byte(&e, 0x41); /* jmp *%r11 */
+        emit_byte(&e, 0xff);
+        emit_byte(&e, 0xe3);
     }
-    emit_byte(&e, 0x41); /* jmp *%r11 */
-    emit_byte(&e, 0xff);
-    emit_byte(&e, 0xe3);
     layout->bytes = e.length;
     return emit_finish(&e);
 }

@@ -135,6 +135,12 @@ const void *pp_entry_code(const pp_entry *handle)
     return entry == NULL ? NULL : entry->code;
 }
 
+uint32_t pp_entry_index(const pp_entry *handle)
+{
+    struct entry *entry = entry_from(handle);
+    return entry == NULL ? 0 : entry->index;
+}
+
 /* ---- descriptions ----------------------------------------------------------- */
 
 /* What a description comes to. */
@@ -152,8 +158,10 @@ static pp_status check_common(const pp_entry_desc *desc, struct plan *plan)
         return error_set(error, PP_E_ARG, "code: missing or misaligned");
     if (desc->stack_bytes > STACK_LIMIT)
         return error_set(error, PP_E_ARG, "stack_bytes: %zu", desc->stack_bytes);
-    if (desc->flags & ~PP_ENTRY_CHECK_STACK)
+    if (desc->flags & ~(PP_ENTRY_CHECK_STACK | PP_ENTRY_INDEX))
         return error_set(error, PP_E_ARG, "flags: %#x", (unsigned) desc->flags);
+    if (desc->reserved != 0 || (desc->index != 0 && !(desc->flags & PP_ENTRY_INDEX)))
+        return error_set(error, PP_E_ARG, "index, reserved: not 0");
     return tier0_from(isa_host.arch, desc->tier0, &plan->tier0, error);
 }
 
@@ -198,6 +206,7 @@ static pp_status check_values(const pp_entry_desc *desc, struct plan *plan)
 {
     const bool buffer = desc->style == PP_BUFFER;
     const struct value_sides sides = { .arch = isa_host.arch, .buffer = buffer,
+                                       .index = (desc->flags & PP_ENTRY_INDEX) != 0,
                                        .tier0 = &plan->tier0,
                                        .body = buffer ? NULL : &plan->body };
     return value_check(&sides, desc->values, desc->value_count, &plan->moves, desc->error);
@@ -284,6 +293,7 @@ static void fill_in(struct entry *entry, const pp_entry_desc *desc, const struct
     entry->stack_bytes = desc->stack_bytes;
     entry->thread_offset = desc->thread_offset;
     entry->flags = desc->flags;
+    entry->index = desc->index;
     entry->host = desc->host;
 }
 
@@ -332,6 +342,8 @@ pp_status pp_entry_create(pp_pool *pool, const pp_entry_desc *given, pp_entry **
     entry->trace = trace;
     if (desc.style != PP_ON_TOP)
         status = add_transition(entry, &desc, &plan);
+    else if (desc.flags & PP_ENTRY_INDEX)
+        status = transition_link(pool, entry, desc.error);
     if (status != PP_OK) {
         trace_release(pool, trace);
         give(entry);

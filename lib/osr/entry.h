@@ -19,6 +19,7 @@
 struct entry {
     int32_t thread_offset;       /* ENTRY_THREAD_OFFSET */
     uint32_t flags;
+    uint32_t index;              /* PP_ENTRY_INDEX */
     uint64_t seal;               /* magic, architecture and layout of this struct, and its address */
     struct record record;
     _Atomic uint32_t references; /* sites that lead here, or ENTRY_CLOSED */
@@ -29,7 +30,7 @@ struct entry {
     pp_tier0_layout tier0;       /* normalized */
     pp_tier0_layout body;        /* PP_REPLACE: normalized */
     struct value_program *program; /* PP_REPLACE, PP_BUFFER: its own */
-    pp_trace *way;               /* PP_REPLACE, PP_BUFFER: its own */
+    pp_trace *way;               /* its own, if it has code beside the body's */
     uint64_t used;
     size_t stack_bytes;
     pp_trace *trace;             /* held */

@@ -26,12 +26,14 @@
 #define CODE_BYTES 256
 #define STUB_BYTES 2048 /* the stub's frame and that of transition_run, with room to spare */
 
-/* What a function has its first argument in, and finds clear. */
+/* What a function has its arguments in, and finds clear. */
 #if defined __x86_64__
-#define ARGUMENT 7         /* rdi */
+#define FIRST 7            /* rdi */
+#define SECOND 6           /* rsi */
 #define FLAG_DIRECTION 0x400u
 #else
-#define ARGUMENT 0         /* x0 */
+#define FIRST 0
+#define SECOND 1
 #define FLAG_DIRECTION 0u
 #endif
 
@@ -60,7 +62,7 @@ static void store_saved(const pp_save_area *area, uintptr_t fp, struct pp_regs *
             *slot = *word_of(regs, (unsigned) __builtin_ctzll(left));
 }
 
-/* As at the entry of a function with one argument. */
+/* As at the entry of a function. */
 static void pack(const struct entry *entry, struct pp_regs *regs, uintptr_t fp, uint8_t *staging)
 {
     pp_thread *thread = *(pp_thread **) (fp + (uintptr_t) (intptr_t) entry->thread_offset);
@@ -70,7 +72,9 @@ static void pack(const struct entry *entry, struct pp_regs *regs, uintptr_t fp, 
     value_load(entry->program, regs, fp, buffer, staging);
     load_saved(&entry->tier0.saves, fp, regs);
     value_store(entry->program, regs, fp, buffer, staging);
-    regs->gpr[ARGUMENT] = buffer;
+    regs->gpr[FIRST] = buffer;
+    if (entry->flags & PP_ENTRY_INDEX)
+        regs->gpr[SECOND] = entry->index;
     regs->flags &= ~(uint64_t) FLAG_DIRECTION;
 }
 
@@ -94,7 +98,7 @@ uintptr_t transition_run(const struct entry *entry, struct pp_regs *regs)
 
 static uint32_t staging_bytes(const struct entry *entry)
 {
-    return entry->program->count * VALUE_BYTES;
+    return entry->program == NULL ? 0 : entry->program->count * VALUE_BYTES;
 }
 
 /* How much lower the body's SP is than tier-0's. */
@@ -114,6 +118,10 @@ pp_status transition_link(pp_pool *pool, struct entry *entry, pp_error *error)
     uint8_t code[CODE_BYTES];
     const struct transition_code shape = {
         .landing_pad = pool_landing_pads(pool),
+        .moves = entry->style != PP_ON_TOP,
+        .has_index = entry->style != PP_BUFFER && (entry->flags & PP_ENTRY_INDEX),
+        .index = entry->index,
+        .body = (uintptr_t) entry->code,
         .lower_bytes = growth(entry) + staging_bytes(entry),
         .entry = (uintptr_t) entry,
         .pops_frame = entry->style == PP_BUFFER,
@@ -125,15 +133,16 @@ pp_status transition_link(pp_pool *pool, struct entry *entry, pp_error *error)
     if (status != PP_OK)
         return error_set(error, status, "no code for this transition");
     pp_reloc call = { .offset = (uint32_t) layout.call_offset, .type = layout.call_type,
-                      .section = PP_IN_CODE, .addend = layout.call_addend,
-                      .symbol = pp_symbol_define(pool, NULL, frame_move) };
-    if (call.symbol == PP_SYMBOL_NONE)
+                      .section = PP_IN_CODE, .addend = layout.call_addend };
+    if (shape.moves)
+        call.symbol = pp_symbol_define(pool, NULL, frame_move);
+    if (shape.moves && call.symbol == PP_SYMBOL_NONE)
         return error_set(error, PP_E_NOMEM, "no memory for a symbol");
     /* Tier-0's frame, under tier-0's rule: mostly its region has room. */
     pp_frame_rule rule = { .size = sizeof rule, .kind = PP_FRAME_RECORD,
                            .cfa_offset = entry->tier0.cfa_offset, .saves = entry->tier0.saves };
     pp_trace_desc desc = { .size = sizeof desc, .name = "transition", .code = code,
-                           .code_size = layout.bytes, .relocs = &call, .reloc_count = 1,
+                           .code_size = layout.bytes, .relocs = &call, .reloc_count = shape.moves,
                            .frame = &rule, .error = error };
     status = pp_trace_link(pool, &desc, &entry->way);
     if (status == PP_OK)

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * The code of an entry that does not leave tier-0's frame as it is: a small trace,
- * which sites jump to, and which calls the transition stub with the entry.
+ * The code of an entry that does not leave tier-0's frame as it is, or that tells the body
+ * an index: a small trace, which sites jump to.  It calls the transition stub with the
+ * entry, if something moves.
  */
 #ifndef OSR_TRANSITION_H
 #define OSR_TRANSITION_H

@@ -19,7 +19,7 @@ struct roles {
     unsigned gprs, vectors;
     uint32_t source;        /* general registers that can be read */
     uint32_t target;        /* that can be written */
-    unsigned argument;      /* what the address of a buffer arrives in */
+    unsigned arguments[2];  /* what the address of a buffer, and an index arrive in */
 };
 
 static const struct roles *roles_of(pp_arch arch)
@@ -28,13 +28,13 @@ static const struct roles *roles_of(pp_arch arch)
         .gprs = 16, .vectors = 16,
         .source = 0xf7ff,                     /* not r11 */
         .target = 0xf7cf,                     /* nor SP and FP */
-        .argument = 7,
+        .arguments = { 7, 6 },
     };
     static const struct roles aarch64 = {
         .gprs = 32, .vectors = 32,
         .source = 0xbffcffff,                 /* not x16, x17, x30 */
         .target = 0x1ff8ffff,                 /* nor x18, FP and SP */
-        .argument = 0,
+        .arguments = { 0, 1 },
     };
     return arch == PP_ARCH_AARCH64 ? &aarch64 : &x86_64;
 }
@@ -122,8 +122,10 @@ static pp_status check_register(const struct context *context, const pp_value *v
             return REFUSE(context, "to", "a register with a role of its own");
         if (value->bytes == 16)
             return REFUSE(context, "bytes", "16 into a general register");
-        if (context->sides->buffer && to->number == roles->argument)
+        if (context->sides->buffer && to->number == roles->arguments[0])
             return REFUSE(context, "to", "the buffer's address arrives there");
+        if (context->sides->buffer && context->sides->index && to->number == roles->arguments[1])
+            return REFUSE(context, "to", "the index arrives there");
     }
     uint64_t kept = kept_by_c(context, to);
     if (kept != 0 && (body == NULL || !(body->saves.saved & kept)))

@@ -33,6 +33,7 @@ struct value_program {
 struct value_sides {
     pp_arch arch;
     bool buffer;                  /* the values go into one, and the body has no frame yet */
+    bool index;                   /* and it has a second argument */
     const pp_tier0_layout *tier0; /* normalized */
     const pp_tier0_layout *body;  /* normalized; NULL with a buffer */
 };
