@@ -470,7 +470,9 @@ static pp_status verify_slot_locked(const struct region *region, struct link *li
 {
     const struct island *island = island_of(region);
     const struct island_slot *entry = &island->slots[slot];
-    uint64_t literal = *(const uint64_t *) island_literal(region, slot);
+    /* One that moves may do so now. */
+    uint64_t literal = atomic_load_explicit((_Atomic uint64_t *) island_literal(region, slot),
+                                            memory_order_relaxed);
 
     if (refs[2 * slot] != entry->trampoline_refs || refs[2 * slot + 1] != entry->literal_refs)
         return broken(error, slot, "references do not add up");
