@@ -38,6 +38,7 @@ check_PROGRAMS += \
 	check_buffer \
 	check_buffered \
 	check_code_span \
+	check_dynamic \
 	check_eh_frame \
 	check_emit \
 	check_entry \
@@ -96,6 +97,9 @@ check_buffered_SOURCES = tests/check_buffered.c tests/entered.h tests/snippet.h
 check_buffered_CPPFLAGS = $(AM_CPPFLAGS) -I$(top_srcdir) -I$(srcdir)/tests
 check_buffered_LDADD = libstress.la $(LDADD)
 check_code_span_SOURCES = tests/check_code_span.c tests/snippet.h tests/spans.h
+check_dynamic_SOURCES = tests/check_dynamic.c tests/entered.h tests/snippet.h
+check_dynamic_CPPFLAGS = $(AM_CPPFLAGS) -I$(top_srcdir) -I$(srcdir)/tests
+check_dynamic_LDADD = libstress.la $(LDADD)
 check_eh_frame_SOURCES = tests/check_eh_frame.c tests/unwind_code.h
 check_eh_frame_CPPFLAGS = $(AM_CPPFLAGS) -I$(srcdir)/tests
 check_eh_frame_LDADD = $(LDADD) $(LIBUNWIND_LIBS)
@@ -140,6 +144,7 @@ check_save_SOURCES = tests/check_save.c tests/probe.c tests/probe.h
 check_stubs_SOURCES = tests/check_stubs.c tests/probe.c tests/probe.h
 if ARCH_X86_64
 check_buffered_SOURCES += tests/x86_64/entered.S
+check_dynamic_SOURCES += tests/x86_64/entered.S
 check_index_SOURCES += tests/x86_64/entered.S
 check_save_SOURCES += tests/x86_64/probe.S
 check_stubs_SOURCES += tests/x86_64/probe.S
@@ -147,6 +152,7 @@ check_eh_frame_SOURCES += tests/x86_64/unwind_code.S
 endif
 if ARCH_AARCH64
 check_buffered_SOURCES += tests/aarch64/entered.S
+check_dynamic_SOURCES += tests/aarch64/entered.S
 check_index_SOURCES += tests/aarch64/entered.S
 check_save_SOURCES += tests/aarch64/probe.S
 check_stubs_SOURCES += tests/aarch64/probe.S

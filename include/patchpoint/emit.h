@@ -55,6 +55,10 @@ typedef struct pp_osr_frame {
     uint64_t used;           /* callee-saved registers the body changes */
     uint32_t local_bytes;    /* the body's own locals, from SP upwards */
     uint32_t flags;          /* enum pp_pool_flags: PP_POOL_LANDING_PADS */
+    pp_place base;           /* PP_TIER0_DYNAMIC: where the prologue puts the address of the first
+                                local, which is SP: a general register, one of `used` if C functions
+                                keep it, or an 8-byte slot of tier-0's frame; else, or if nobody
+                                wants it, PP_AT_NOWHERE */
 } pp_osr_frame;
 
 /* What the emitters chose. */
@@ -62,16 +66,17 @@ typedef struct pp_osr_layout {
     size_t size;             /* set by the caller */
     size_t bytes;            /* written to the buffer */
     uint32_t stack_bytes;    /* from tier-0's SP down to the body's: for pp_entry_desc */
-    int32_t local_offset;    /* of the first local, from FP */
+    int32_t local_offset;    /* of the first local, from FP; PP_TIER0_DYNAMIC: 0, from the base */
     pp_frame_rule rule;      /* for the body's trace */
 } pp_osr_layout;
 
 /*
  * Prologue: what a body does first, entered by a jump with FP and SP as tier-0
  * has them.  Changes SP, flags, the callee-saved registers as the scheme says,
- * and r11 or x16 for offsets beyond an immediate.  Frames larger than a page
+ * and r11 or x16 for offsets beyond an immediate; the base, and on AArch64 x30 on
+ * the way to a slot.  Frames larger than a page
  * are probed page by page.  PP_E_RANGE: buffer too small; PP_E_ABI: a used
- * register without a slot (RESERVE); PP_E_ARG.
+ * register without a slot (RESERVE; PP_TIER0_DYNAMIC); PP_E_ARG.
  */
 PP_API pp_status pp_emit_osr_prologue(const pp_osr_frame *frame, void *buffer, size_t capacity,
                                       pp_osr_layout *layout) PP_MUST_CHECK;

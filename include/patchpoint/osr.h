@@ -111,7 +111,28 @@ typedef struct pp_tier0_layout {
     uint32_t frame_bytes;  /* FP - SP at the patchpoint; SP is 16-aligned there */
     uint32_t cfa_offset;   /* from FP to the caller's SP; 0: 16 */
     pp_save_area saves;
+    uint32_t flags;        /* enum pp_tier0_flags */
+    uint32_t reserved;     /* 0 */
 } pp_tier0_layout;
+
+enum pp_tier0_flags {
+    /*
+     * Below what is described lies a part of any size (alloca, arrays of variable length):
+     * SP at the patchpoint is FP - frame_bytes or lower, 16-aligned.  Save area and slots are
+     * in the described part, and addressed from FP as ever.  On top, the dynamic part
+     * stays where it is, in the midst of the body's frame: the body has its locals from a
+     * base (pp_osr_frame.base), and saves its registers in tier-0's slots: PP_CSR_RESERVE, or
+     * it uses none.  The other styles drop the part; addresses into it are not for the map.
+     *
+     *      save slots, locals of tier-0
+     *      ------------------------ FP - frame_bytes
+     *      dynamic part
+     *      ------------------------ SP at the patchpoint
+     *      OSR body's own locals
+     *      ------------------------ SP of the body <- base
+     */
+    PP_TIER0_DYNAMIC = 1u << 0
+};
 
 /* How a body gets at the callee-saved registers that it wants to use. */
 typedef enum pp_csr_scheme {
@@ -141,7 +162,7 @@ typedef struct pp_entry_desc {
     pp_error *error;
     /* PP_REPLACE, PP_BUFFER; else 0 and NULL. */
     const pp_tier0_layout *body;   /* PP_REPLACE, copied: the frame that the body finds, with
-                                      tier-0's cfa_offset */
+                                      tier-0's cfa_offset, and not dynamic */
     const pp_value *values;        /* copied: where everything is, and where it goes */
     size_t value_count;
     int32_t thread_offset;         /* slot of tier-0's frame with the pp_thread, from FP, so that

@@ -16,6 +16,7 @@
 #define X16 16u
 #define X17 17u
 #define FP 29u
+#define X30 30u
 #define SP 31u
 
 #define BTI_J 0xd503249fu
@@ -352,6 +353,23 @@ static void emit_lower(struct emitter *e, uint32_t bytes)
         emit_add(e, SP, SP, -(int64_t) (bytes - pages));
 }
 
+/* What is in x30 at an OSR entry is nobody's: the epilogue loads it. */
+static void emit_base(struct emitter *e, const pp_place *base)
+{
+    if (base->kind == PP_PLACE_DEAD)
+        return;
+    unsigned reg = base->kind == PP_PLACE_GPR ? base->number : X30;
+    emit_le32(e, 0x910003e0 | reg); /* mov reg, sp */
+    if (base->kind == PP_PLACE_GPR)
+        return;
+    if (reaches(&store_x, base->offset)) {
+        emit_access(e, &store_x, reg, FP, base->offset);
+    } else {
+        emit_mov(e, X16, base->offset);
+        emit_indexed(e, &store_x, reg, FP, X16);
+    }
+}
+
 pp_status aarch64_emit_osr_prologue(const struct pp_osr_frame *frame, uint8_t *buffer,
                                     size_t capacity, struct pp_osr_layout *layout)
 {
@@ -363,6 +381,7 @@ pp_status aarch64_emit_osr_prologue(const struct pp_osr_frame *frame, uint8_t *b
     emit_moves(&e, &plan.reload, true);
     emit_lower(&e, plan.stack_bytes);
     emit_moves(&e, &plan.save, false);
+    emit_base(&e, &plan.base);
     layout->bytes = e.length;
     return emit_finish(&e);
 }

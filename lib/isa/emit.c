@@ -56,6 +56,7 @@ void osr_plan_from(const struct pp_osr_frame *frame, struct osr_plan *plan,
     *plan = (struct osr_plan) {
         .landing_pad = (frame->flags & PP_POOL_LANDING_PADS) != 0,
         .cfa_offset = tier0->cfa_offset,
+        .base = frame->base,
     };
     layout->rule = (pp_frame_rule) {
         .size = sizeof layout->rule,
@@ -80,5 +81,6 @@ void osr_plan_from(const struct pp_osr_frame *frame, struct osr_plan *plan,
     }
     plan->stack_bytes = (own_bytes + frame->local_bytes + 15) & ~15u;
     layout->stack_bytes = plan->stack_bytes;
-    layout->local_offset = -(int32_t) (tier0->frame_bytes + plan->stack_bytes);
+    layout->local_offset = tier0->flags & PP_TIER0_DYNAMIC
+        ? 0 : -(int32_t) (tier0->frame_bytes + plan->stack_bytes);
 }

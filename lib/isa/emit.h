@@ -53,6 +53,7 @@ struct osr_plan {
     struct save_move reload;   /* prologue, before SP moves: from tier-0's area */
     struct save_move save;     /* prologue, after SP moved */
     struct save_move restore;  /* epilogue */
+    pp_place base;             /* prologue, last: takes SP */
 };
 
 /*

@@ -67,6 +67,14 @@ static void emit_sub_rsp(struct emitter *e, uint32_t bytes)
         emit_le32(e, bytes);
 }
 
+/* mov %rsp, reg */
+static void emit_mov_rsp(struct emitter *e, unsigned reg)
+{
+    emit_byte(e, (uint8_t) (0x48 | reg >> 3));
+    emit_byte(e, 0x89);
+    emit_byte(e, (uint8_t) (0xe0 | (reg & 7)));
+}
+
 /* A move for each register of `move`, by its slot. */
 static void emit_moves(struct emitter *e, const struct save_move *move,
                        void (*emit)(struct emitter *, unsigned, int32_t))
@@ -238,6 +246,10 @@ pp_status x86_64_emit_osr_prologue(const struct pp_osr_frame *frame, uint8_t *bu
     emit_moves(&e, &plan.reload, emit_load);
     emit_lower(&e, plan.stack_bytes);
     emit_moves(&e, &plan.save, emit_store);
+    if (plan.base.kind == PP_PLACE_SLOT)
+        emit_store(&e, RSP, plan.base.offset);
+    else if (plan.base.kind == PP_PLACE_GPR)
+        emit_mov_rsp(&e, plan.base.number);
     layout->bytes = e.length;
     return emit_finish(&e);
 }

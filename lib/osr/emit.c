@@ -7,28 +7,52 @@
 
 #include "isa/isa.h"
 #include "osr/tier0.h"
+#include "sized.h"
+
+#include <stddef.h>
 
 /* No body has more locals; with tier-0's limit every offset stays inside 32 bits. */
 #define LOCAL_LIMIT (1u << 28)
+#define FRAME_BYTES offsetof(pp_osr_frame, base) /* of the first layout */
 
 typedef pp_status emit_osr(const struct pp_osr_frame *frame, uint8_t *buffer, size_t capacity,
                            struct pp_osr_layout *layout);
+
+/* Where the base of a body's locals may be. */
+static pp_status check_base(pp_arch arch, const pp_osr_frame *frame, const pp_tier0_layout *tier0)
+{
+    /* All but SP, FP, what the emitters and the system use, and the link register. */
+    const uint32_t registers = arch == PP_ARCH_AARCH64 ? 0x1ff8ffff : 0xf7cf;
+    const pp_place *base = &frame->base;
+    if (base->kind == PP_PLACE_DEAD)
+        return base->number == 0 && base->offset == 0 ? PP_OK : PP_E_ARG;
+    if (!(tier0->flags & PP_TIER0_DYNAMIC))
+        return PP_E_ARG;
+    if (base->kind == PP_PLACE_SLOT)
+        return base->number == 0 && base->offset % 8 == 0
+                && tier0_slot_fault(tier0, base->offset, 8) == NULL ? PP_OK : PP_E_ARG;
+    if (base->kind != PP_PLACE_GPR || base->offset != 0 || base->number > 31
+        || !(registers >> base->number & 1))
+        return PP_E_ARG;
+    return 1ull << base->number & callee_saved(arch) & ~frame->used ? PP_E_ABI : PP_OK;
+}
 
 /* Check a frame and copy it with its tier0 normalized into `tier0`. */
 static pp_status frame_from(const pp_osr_frame *from, pp_osr_frame *frame, pp_tier0_layout *tier0,
                             const struct isa **isa)
 {
-    *isa = isa_find(from->arch);
-    if (*isa == NULL || from->local_bytes > LOCAL_LIMIT || (from->flags & ~PP_POOL_LANDING_PADS))
+    if (!sized_read(frame, sizeof *frame, FRAME_BYTES, from))
         return PP_E_ARG;
-    pp_status status = tier0_from((*isa)->arch, from->tier0, tier0, NULL);
+    *isa = isa_find(frame->arch);
+    if (*isa == NULL || frame->local_bytes > LOCAL_LIMIT || (frame->flags & ~PP_POOL_LANDING_PADS))
+        return PP_E_ARG;
+    pp_status status = tier0_from((*isa)->arch, frame->tier0, tier0, NULL);
     if (status == PP_OK)
-        status = tier0_check_scheme((*isa)->arch, tier0, from->scheme, from->used, NULL);
-    if (status != PP_OK)
-        return status;
-    *frame = *from;
+        status = tier0_check_on_top((*isa)->arch, tier0, frame->scheme, frame->used, NULL);
+    if (status == PP_OK)
+        status = check_base((*isa)->arch, frame, tier0);
     frame->tier0 = tier0;
-    return PP_OK;
+    return status;
 }
 
 static pp_status emit_part(const pp_osr_frame *from, void *buffer, size_t capacity,
@@ -37,7 +61,7 @@ static pp_status emit_part(const pp_osr_frame *from, void *buffer, size_t capaci
     pp_osr_frame frame;
     pp_tier0_layout tier0;
     const struct isa *isa;
-    if (from == NULL || from->size < sizeof *from || layout == NULL
+    if (from == NULL || layout == NULL
         || layout->size < sizeof *layout || (buffer == NULL && capacity != 0))
         return PP_E_ARG;
     pp_status status = frame_from(from, &frame, &tier0, &isa);

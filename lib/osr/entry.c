@@ -76,7 +76,7 @@ pp_status entry_check(const pp_entry *handle, const pp_pool *pool, const pp_site
 
 pp_status entry_admit(const struct entry *entry, pp_thread *thread, uintptr_t fp, uintptr_t sp)
 {
-    if (fp - sp != entry->tier0.frame_bytes)
+    if (!tier0_has_sp(&entry->tier0, fp, sp))
         return PP_E_ABI;
     if ((entry->flags & PP_ENTRY_CHECK_STACK)
         && (sp < thread->stack_lo || sp > thread->stack_hi
@@ -170,7 +170,7 @@ static pp_status check_on_top(const pp_entry_desc *desc, const struct plan *plan
     if (desc->body != NULL || desc->values != NULL || desc->value_count != 0
         || desc->thread_offset != 0)
         return error_set(desc->error, PP_E_ARG, "body, values, thread_offset: not in this style");
-    return tier0_check_scheme(isa_host.arch, &plan->tier0, desc->scheme, desc->used, desc->error);
+    return tier0_check_on_top(isa_host.arch, &plan->tier0, desc->scheme, desc->used, desc->error);
 }
 
 /* The frame that a body of PP_REPLACE finds, and what its registers are saved in. */
@@ -182,6 +182,8 @@ static pp_status check_body(const pp_entry_desc *desc, struct plan *plan)
     pp_status status = tier0_from(isa_host.arch, desc->body, &plan->body, error);
     if (status != PP_OK)
         return status;
+    if (plan->body.flags & PP_TIER0_DYNAMIC)
+        return error_set(error, PP_E_ARG, "body.flags: its frame is not dynamic");
     if (plan->body.cfa_offset != plan->tier0.cfa_offset)
         return error_set(error, PP_E_ABI, "body.cfa_offset: %u, and tier-0 has %u",
                          (unsigned) plan->body.cfa_offset, (unsigned) plan->tier0.cfa_offset);

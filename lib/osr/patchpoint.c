@@ -9,6 +9,7 @@
 
 #include "osr/counter.h"
 #include "osr/site.h"
+#include "osr/tier0.h"
 
 #include "stub.h"
 
@@ -64,7 +65,7 @@ static void produce(struct site *site, const struct pp_regs *regs)
 {
     count(&site->triggers);
     atomic_store_explicit(&site->head.state, PP_SITE_COMPILING, memory_order_release);
-    if (fp_of(regs) - sp_of(regs) != site->tier0.frame_bytes) {
+    if (!tier0_has_sp(&site->tier0, fp_of(regs), sp_of(regs))) {
         /* Not the frame that the site was described with: a body would overwrite it. */
         site_fail(site, 1u << PP_SITE_COMPILING, PP_E_ABI);
         return;

@@ -5,10 +5,14 @@
 #include "osr/tier0.h"
 
 #include "error.h"
+#include "sized.h"
+
+#include <stddef.h>
 
 /* No frame is larger; keeps every sum of offsets inside 32 bits. */
 #define FRAME_LIMIT (1u << 28)
 #define RECORD_BYTES 16
+#define LAYOUT_BYTES offsetof(pp_tier0_layout, flags) /* of the first layout */
 
 uint64_t callee_saved(pp_arch arch)
 {
@@ -42,11 +46,15 @@ static pp_status check_saves(pp_arch arch, const pp_tier0_layout *from, int64_t 
     return PP_OK;
 }
 
-pp_status tier0_from(pp_arch arch, const pp_tier0_layout *from, pp_tier0_layout *tier0,
+pp_status tier0_from(pp_arch arch, const pp_tier0_layout *given, pp_tier0_layout *tier0,
                      pp_error *error)
 {
-    if (from == NULL || from->size < sizeof *from)
+    pp_tier0_layout copy, *from = &copy;
+    if (given == NULL || !sized_read(&copy, sizeof copy, LAYOUT_BYTES, given))
         return error_set(error, PP_E_ARG, "tier0: missing, or its size is not set");
+    if ((from->flags & ~PP_TIER0_DYNAMIC) || from->reserved != 0)
+        return error_set(error, PP_E_ARG, "tier0.flags: %#x, or reserved is not 0",
+                         (unsigned) from->flags);
     uint32_t cfa_offset = from->cfa_offset == 0 ? RECORD_BYTES : from->cfa_offset;
     if (cfa_offset < RECORD_BYTES || cfa_offset > FRAME_LIMIT || cfa_offset % 8 != 0
         || (arch == PP_ARCH_X86_64 && cfa_offset != RECORD_BYTES))
@@ -63,6 +71,7 @@ pp_status tier0_from(pp_arch arch, const pp_tier0_layout *from, pp_tier0_layout 
         .frame_bytes = from->frame_bytes,
         .cfa_offset = cfa_offset,
         .saves = from->saves,
+        .flags = from->flags,
     };
     if (tier0->saves.slots == 0)
         tier0->saves.offset = 0;
@@ -91,7 +100,7 @@ bool tier0_equal(const pp_tier0_layout *a, const pp_tier0_layout *b)
 {
     return a->frame_bytes == b->frame_bytes && a->cfa_offset == b->cfa_offset
         && a->saves.slots == b->saves.slots && a->saves.saved == b->saves.saved
-        && a->saves.offset == b->saves.offset;
+        && a->saves.offset == b->saves.offset && a->flags == b->flags;
 }
 
 pp_status tier0_check_scheme(pp_arch arch, const pp_tier0_layout *tier0, pp_csr_scheme scheme,
@@ -104,4 +113,14 @@ pp_status tier0_check_scheme(pp_arch arch, const pp_tier0_layout *tier0, pp_csr_
     if (scheme == PP_CSR_RESERVE && (used & ~tier0->saves.slots))
         return error_set(error, PP_E_ABI, "used: tier-0 reserves no slot for a register");
     return PP_OK;
+}
+
+pp_status tier0_check_on_top(pp_arch arch, const pp_tier0_layout *tier0, pp_csr_scheme scheme,
+                             uint64_t used, pp_error *error)
+{
+    pp_status status = tier0_check_scheme(arch, tier0, scheme, used, error);
+    if (status == PP_OK && scheme == PP_CSR_RELOAD && used != 0
+        && (tier0->flags & PP_TIER0_DYNAMIC))
+        return error_set(error, PP_E_ABI, "used: tier-0's frame is dynamic, which wants RESERVE");
+    return status;
 }

@@ -17,6 +17,14 @@ uint64_t callee_saved(pp_arch arch);
 pp_status tier0_from(pp_arch arch, const pp_tier0_layout *from, pp_tier0_layout *tier0,
                      pp_error *error);
 
+/* Whether SP is where the frame at `fp` has it at a patchpoint. */
+static inline bool tier0_has_sp(const pp_tier0_layout *tier0, uintptr_t fp, uintptr_t sp)
+{
+    if (!(tier0->flags & PP_TIER0_DYNAMIC))
+        return fp - sp == tier0->frame_bytes;
+    return sp % 16 == 0 && sp <= fp && fp - sp >= tier0->frame_bytes;
+}
+
 /* Why memory at FP + offset is not the frame's to hold a value, or NULL. */
 const char *tier0_slot_fault(const pp_tier0_layout *tier0, int64_t offset, int64_t bytes);
 
@@ -29,6 +37,13 @@ bool tier0_equal(const pp_tier0_layout *a, const pp_tier0_layout *b);
  * used register that has no slot.
  */
 pp_status tier0_check_scheme(pp_arch arch, const pp_tier0_layout *tier0, pp_csr_scheme scheme,
+                             uint64_t used, pp_error *error);
+
+/*
+ * The same for a body on top: its own saves lie below SP, and so, with a dynamic part, at
+ * no distance from FP that a rule could tell.
+ */
+pp_status tier0_check_on_top(pp_arch arch, const pp_tier0_layout *tier0, pp_csr_scheme scheme,
                              uint64_t used, pp_error *error);
 
 #endif
