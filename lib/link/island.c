@@ -284,58 +284,39 @@ static pp_status find_or_make_locked(struct region *region, struct link *link,
     return PP_OK;
 }
 
-/* One reference more; returns how many new things there are: 0, 1. */
-static unsigned acquire_locked(struct island *island, struct link_counts *counts, uint32_t slot,
-                               uint32_t uses)
+/* What a slot counts as: its literal is the trampoline's if it has one. */
+static void count_slot(struct island *island, const struct island_slot *entry, size_t sign)
 {
-    struct island_slot *entry = &island->slots[slot];
-    bool had_trampoline = entry->trampoline_refs != 0, had_literal = entry->literal_refs != 0;
-    size_t both = island->slot_bytes + sizeof(uint64_t);
-
-    entry->trampoline_refs += (uses & ISLAND_TRAMPOLINE) != 0;
-    entry->literal_refs += (uses & ISLAND_LITERAL) != 0;
-    if (!had_trampoline && entry->trampoline_refs != 0) {
-        if (had_literal) { /* its literal is the trampoline's from here on */
-            atomic_fetch_sub_explicit(&counts->literals, 1, memory_order_relaxed);
-            atomic_fetch_sub_explicit(&counts->literal_bytes, sizeof(uint64_t),
-                                      memory_order_relaxed);
-        }
-        atomic_fetch_add_explicit(&counts->trampolines, 1, memory_order_relaxed);
-        atomic_fetch_add_explicit(&counts->shared, 1, memory_order_relaxed);
-        atomic_fetch_add_explicit(&counts->trampoline_bytes, both, memory_order_relaxed);
-        return 1;
-    }
-    if (had_trampoline || had_literal)
-        return 0;
-    atomic_fetch_add_explicit(&counts->literals, 1, memory_order_relaxed);
-    atomic_fetch_add_explicit(&counts->literal_bytes, sizeof(uint64_t), memory_order_relaxed);
-    return 1;
+    if (entry->trampoline_refs != 0)
+        count_add(&island->counts.trampolines, sign);
+    else if (entry->literal_refs != 0)
+        count_add(&island->counts.literals, sign);
 }
 
-static void release_locked(struct region *region, struct link *link, struct link_counts *counts,
-                           uint32_t slot, uint32_t uses)
+/* One reference more; returns how many new things there are: 0, 1. */
+static unsigned acquire_locked(struct island *island, uint32_t slot, uint32_t uses)
+{
+    struct island_slot *entry = &island->slots[slot];
+    bool had_trampoline = entry->trampoline_refs != 0;
+    bool had_any = had_trampoline || entry->literal_refs != 0;
+
+    count_slot(island, entry, (size_t) -1);
+    entry->trampoline_refs += (uses & ISLAND_TRAMPOLINE) != 0;
+    entry->literal_refs += (uses & ISLAND_LITERAL) != 0;
+    count_slot(island, entry, 1);
+    return !had_any || (!had_trampoline && entry->trampoline_refs != 0);
+}
+
+static void release_locked(struct region *region, struct link *link, uint32_t slot, uint32_t uses)
 {
     struct island *island = island_of(region);
     struct island_slot *entry = &island->slots[slot];
-    bool had_trampoline = entry->trampoline_refs != 0;
-    size_t both = island->slot_bytes + sizeof(uint64_t);
 
+    count_slot(island, entry, (size_t) -1);
     entry->trampoline_refs -= (uses & ISLAND_TRAMPOLINE) != 0;
     entry->literal_refs -= (uses & ISLAND_LITERAL) != 0;
+    count_slot(island, entry, 1);
     bool is_free = entry->trampoline_refs == 0 && entry->literal_refs == 0;
-    if (had_trampoline && entry->trampoline_refs == 0) {
-        atomic_fetch_sub_explicit(&counts->trampolines, 1, memory_order_relaxed);
-        atomic_fetch_sub_explicit(&counts->shared, 1, memory_order_relaxed);
-        atomic_fetch_sub_explicit(&counts->trampoline_bytes, both, memory_order_relaxed);
-        if (!is_free) {
-            atomic_fetch_add_explicit(&counts->literals, 1, memory_order_relaxed);
-            atomic_fetch_add_explicit(&counts->literal_bytes, sizeof(uint64_t),
-                                      memory_order_relaxed);
-        }
-    } else if (!had_trampoline && is_free) {
-        atomic_fetch_sub_explicit(&counts->literals, 1, memory_order_relaxed);
-        atomic_fetch_sub_explicit(&counts->literal_bytes, sizeof(uint64_t), memory_order_relaxed);
-    }
     if (!is_free)
         return;
     unbind_locked(region, link, slot);
@@ -348,14 +329,13 @@ static void release_locked(struct region *region, struct link *link, struct link
 
 static void drop_locked(struct region *region, struct link *link, struct island_user *user)
 {
-    struct link_counts *counts = shelves_counts(&link->shelves);
     size_t uses = 0;
 
     for (uint32_t i = 0; i < user->count; i++) {
-        release_locked(region, link, counts, user->refs[i] >> 2, user->refs[i] & 3);
+        release_locked(region, link, user->refs[i] >> 2, user->refs[i] & 3);
         uses += (user->refs[i] & ISLAND_TRAMPOLINE) != 0;
     }
-    atomic_fetch_sub_explicit(&counts->shared_uses, uses, memory_order_relaxed);
+    count_add(&island_of(region)->counts.uses, -uses);
     user->count = 0;
     *user->previous = user->next;
     if (user->next != NULL)
@@ -395,18 +375,17 @@ static pp_status take_locked(struct region *region, struct link *link, struct is
         user->next->previous = &user->next;
     island->users = user;
     *added = 0;
-    struct link_counts *counts = shelves_counts(&link->shelves);
     size_t uses = 0;
     pp_status status = PP_OK;
     for (uint32_t i = 0; i < count && status == PP_OK; i++) {
         status = find_or_make_locked(region, link, &needs[i], &needs[i].slot);
         if (status != PP_OK)
             break;
-        *added += acquire_locked(island, counts, needs[i].slot, needs[i].uses);
+        *added += acquire_locked(island, needs[i].slot, needs[i].uses);
         user->refs[user->count++] = needs[i].slot << 2 | needs[i].uses;
         uses += (needs[i].uses & ISLAND_TRAMPOLINE) != 0;
     }
-    atomic_fetch_add_explicit(&counts->shared_uses, uses, memory_order_relaxed);
+    count_add(&island->counts.uses, uses);
     if (status != PP_OK)
         drop_locked(region, link, user);
     return status;

@@ -29,6 +29,13 @@ struct island_slot {
     uint32_t next;             /* in the chain of a bucket, or of free slots; 0: end, else slot + 1 */
 };
 
+/* For pp_pool_stats.  Read without a lock. */
+struct island_counts {
+    _Atomic size_t trampolines;
+    _Atomic size_t uses;           /* references that traces have to them */
+    _Atomic size_t literals;       /* without a trampoline */
+};
+
 struct island {
     struct reach branch, got;  /* constant */
     size_t slot_bytes;         /* constant: code of a slot */
@@ -43,6 +50,7 @@ struct island {
     uint32_t *buckets;         /* by symbol; as many as `room`, a power of two */
     struct island_user *users;
     uint32_t verified;         /* when pp_pool_verify was last here */
+    struct island_counts counts;
 
     pthread_mutex_t page_lock; /* held while a page is written, taken before the region's
                                   lock */

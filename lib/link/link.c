@@ -7,6 +7,7 @@
 #include "isa/isa.h"
 #include "link/island.h"
 #include "link/trace.h"
+#include "memory/state.h"
 
 static struct link *link_open(pp_pool *pool)
 {
@@ -92,17 +93,42 @@ static size_t bytes_saved(pp_pool *pool, size_t shared, size_t uses)
     return uses * own > shared * slot ? uses * own - shared * slot : 0;
 }
 
-#define SUM(link, what) \
-    sum(&(link)->shelves.each[0].counts.what, sizeof(struct shelf) / sizeof(size_t))
-
-/* Of one count of all shelves, which are so far apart. */
-static size_t sum(const _Atomic size_t *counts, size_t step)
+static size_t load(const _Atomic size_t *count)
 {
-    size_t all = 0;
+    return atomic_load_explicit(count, memory_order_relaxed);
+}
 
-    for (unsigned i = 0; i < SHELVES; i++)
-        all += atomic_load_explicit(&counts[i * step], memory_order_relaxed);
-    return all;
+static void add_shelf(const struct trace_counts *counts, pp_pool_stats *stats)
+{
+    size_t trampolines = load(&counts->trampolines);
+    stats->traces += load(&counts->traces);
+    stats->trampolines += trampolines;
+    stats->trampoline_uses += trampolines;
+    stats->trampoline_bytes += load(&counts->trampoline_bytes);
+    stats->literals += load(&counts->literals);
+    stats->literal_bytes += load(&counts->literal_bytes);
+}
+
+/* Shared trampolines have their literals. */
+static void add_islands(pp_pool *pool, pp_pool_stats *stats)
+{
+    size_t shared = 0, uses = 0, literals = 0, slot_bytes = 0;
+
+    for (const struct region *region = atomic_load_explicit(&pool->regions, memory_order_acquire);
+         region != NULL; region = region->next) {
+        const struct island *island = island_of(region);
+        shared += load(&island->counts.trampolines);
+        uses += load(&island->counts.uses);
+        literals += load(&island->counts.literals);
+        slot_bytes = island->slot_bytes;
+    }
+    stats->shared_trampolines += shared;
+    stats->trampolines += shared;
+    stats->trampoline_uses += uses;
+    stats->trampoline_bytes += shared * (slot_bytes + sizeof(uint64_t));
+    stats->trampoline_saved += bytes_saved(pool, shared, uses);
+    stats->literals += literals;
+    stats->literal_bytes += literals * sizeof(uint64_t);
 }
 
 static void room_add_stats(pp_pool *pool, pp_pool_stats *stats)
@@ -114,15 +140,9 @@ static void room_add_stats(pp_pool *pool, pp_pool_stats *stats)
     spin_lock(&link->moving);
     stats->retargets += link->retargets;
     spin_unlock(&link->moving);
-    size_t shared = SUM(link, shared), uses = SUM(link, shared_uses);
-    stats->traces += SUM(link, traces);
-    stats->shared_trampolines += shared;
-    stats->trampoline_saved += bytes_saved(pool, shared, uses);
-    stats->trampoline_uses += SUM(link, trampolines) - shared + uses;
-    stats->trampolines += SUM(link, trampolines);
-    stats->trampoline_bytes += SUM(link, trampoline_bytes);
-    stats->literals += SUM(link, literals);
-    stats->literal_bytes += SUM(link, literal_bytes);
+    for (unsigned i = 0; i < SHELVES; i++)
+        add_shelf(&link->shelves.each[i].counts, stats);
+    add_islands(pool, stats);
 }
 
 static pp_status room_verify(pp_pool *pool, pp_error *error)

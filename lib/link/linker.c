@@ -310,7 +310,7 @@ pp_status pp_trace_link(pp_pool *pool, const pp_trace_desc *desc, pp_trace **res
         return status;
     status = region_publish(&trace->span, 1, desc->error);
     if (status == PP_OK)
-        trace_publish(link, &trace, 1, result);
+        trace_publish(&trace, 1, result);
     else
         unmake(link, pool, trace);
     return status;
@@ -349,7 +349,7 @@ static pp_status link_all(pp_pool *pool, const pp_trace_desc *const *descs, size
     else
         status = make_all(pool, descs, count, &link, &batch);
     if (status == PP_OK)
-        trace_publish(link, batch.traces, count, results);
+        trace_publish(batch.traces, count, results);
     else
         while (batch.made-- > 0)
             unmake(link, pool, batch.traces[batch.made]);

@@ -192,7 +192,7 @@ pp_status pp_trace_commit(pp_pool *pool, pp_reservation *reservation, size_t use
     plan.bytes.padding += span.size - plan.bytes.total;
     plan.bytes.total = span.size;
     trace_describe(trace, &span, &plan);
-    trace_publish(link, &trace, 1, result);
+    trace_publish(&trace, 1, result);
     forget(reservation);
     return PP_OK;
 }

@@ -78,11 +78,6 @@ static struct shelf *shelf_of_thread(struct shelves *shelves)
     return &shelves->each[thread_number(SHELVES_BITS)];
 }
 
-struct link_counts *shelves_counts(struct shelves *shelves)
-{
-    return &shelf_of_thread(shelves)->counts;
-}
-
 static bool grow_locked(struct shelf *shelf, pp_pool *pool)
 {
     struct trace_block *block = pool_meta_alloc(pool, sizeof *block);

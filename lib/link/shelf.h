@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Shelves: the records of a pool's traces, and counts, in as many parts, so that
+ * Shelves: the records of a pool's traces, and their counts, in as many parts, so that
  * threads that link and free at the same time meet neither at a lock nor in a cache
  * line.  A record belongs to one shelf for ever; a thread takes records from the
  * shelf that it is led to, and gives others back where they belong.
@@ -19,25 +19,30 @@ struct trace_block;
 enum { SHELVES_BITS = 4, SHELVES = 1 << SHELVES_BITS };
 
 /*
- * For pp_pool_stats: changed only when the operation cannot fail any more.  A shelf's may
- * be less than nothing; the sum of all shelves is right.
+ * For pp_pool_stats, of what lies inside the traces; what they share is counted by the
+ * islands (island.h).  Written under the lock, only when the operation cannot fail any more.
  */
-struct link_counts {
+struct trace_counts {
     _Atomic size_t traces;
     _Atomic size_t trampolines;
     _Atomic size_t trampoline_bytes; /* code and literals */
-    _Atomic size_t shared;           /* of these trampolines, shared ones */
-    _Atomic size_t shared_uses;      /* references that traces have to them */
     _Atomic size_t literals;         /* without a trampoline */
     _Atomic size_t literal_bytes;
 };
+
+/* Who counts holds a lock that nobody adds without: no locked instruction is needed. */
+static inline void count_add(_Atomic size_t *count, size_t change)
+{
+    atomic_store_explicit(count, atomic_load_explicit(count, memory_order_relaxed) + change,
+                          memory_order_relaxed);
+}
 
 struct shelf {
     pthread_mutex_t lock;            /* guards what traces have under their shelf's lock.  Taken
                                         after pool_lock and before a region's */
     struct trace *free;              /* records to use again; under the lock */
     struct trace_block *blocks;      /* all records; under the lock */
-    struct link_counts counts;
+    struct trace_counts counts;      /* of the traces that have its records */
     char apart[64];                  /* no two shelves have a cache line in common */
 };
 
@@ -54,9 +59,6 @@ void shelves_close(struct shelves *shelves, struct link *link, pp_pool *pool);
 /* All locks, in their order. */
 void shelves_lock(struct shelves *shelves);
 void shelves_unlock(struct shelves *shelves);
-
-/* The counts that this thread shall add to. */
-struct link_counts *shelves_counts(struct shelves *shelves);
 
 /* A record, not live, with the name copied; NULL: no memory. */
 struct trace *shelves_take(struct shelves *shelves, pp_pool *pool, const char *name);

@@ -44,32 +44,24 @@ size_t code_bytes_at(const struct code_place *place)
 
 /* ---- counts ----------------------------------------------------------- */
 
-/* What lies inside the trace; shared things are counted by the island. */
-static void add_up(struct link *link, const struct trace *trace, bool add)
+/* What lies inside the trace, with the shelf's lock held; shared things are counted by the island. */
+static void add_up_locked(const struct trace *trace, bool add)
 {
-    struct link_counts *counts = shelves_counts(&link->shelves);
+    struct trace_counts *counts = &trace->shelf->counts;
     const pp_trace_size *bytes = &trace->bytes;
     size_t sign = add ? 1 : (size_t) -1, pairs = bytes->trampolines - trace->far_trampolines;
     size_t of_trampolines = pairs * sizeof(uint64_t);
 
-    if (bytes->trampolines == 0 && bytes->literals == 0)
-        return;
-    atomic_fetch_add_explicit(&counts->trampolines, sign * bytes->trampolines,
-                              memory_order_relaxed);
-    atomic_fetch_add_explicit(&counts->trampoline_bytes,
-                              sign * (bytes->trampoline_bytes + of_trampolines),
-                              memory_order_relaxed);
-    atomic_fetch_add_explicit(&counts->literals, sign * (bytes->literals - pairs),
-                              memory_order_relaxed);
-    atomic_fetch_add_explicit(&counts->literal_bytes,
-                              sign * (bytes->literal_bytes - of_trampolines),
-                              memory_order_relaxed);
+    count_add(&counts->trampolines, sign * bytes->trampolines);
+    count_add(&counts->trampoline_bytes, sign * (bytes->trampoline_bytes + of_trampolines));
+    count_add(&counts->literals, sign * (bytes->literals - pairs));
+    count_add(&counts->literal_bytes, sign * (bytes->literal_bytes - of_trampolines));
 }
 
-static void count_live(struct link *link, size_t change)
+static void set_live_locked(struct trace *trace, bool live)
 {
-    atomic_fetch_add_explicit(&shelves_counts(&link->shelves)->traces, change,
-                              memory_order_relaxed);
+    atomic_store_explicit(&trace->live, live, memory_order_relaxed);
+    count_add(&trace->shelf->counts.traces, live ? 1 : (size_t) -1);
 }
 
 void trace_describe(struct trace *trace, const struct span *span, const struct plan *plan)
@@ -85,21 +77,19 @@ void trace_describe(struct trace *trace, const struct span *span, const struct p
     atomic_store_explicit(&trace->code_size, plan->code_size, memory_order_relaxed);
 }
 
-void trace_publish(struct link *link, struct trace *const *traces, size_t count,
-                   pp_trace **handles)
+void trace_publish(struct trace *const *traces, size_t count, pp_trace **handles)
 {
     for (size_t i = 0; i < count; i++) {
         struct trace *trace = traces[i];
-        add_up(link, trace, true);
         handles[i] = (pp_trace *) code_handle(trace->span.exec, trace->generation);
         /* Under the lock, so that nobody who holds it finds an owner that is not live. */
         pthread_mutex_lock(&trace->shelf->lock);
         trace->holds = 0;
-        atomic_store_explicit(&trace->live, true, memory_order_relaxed);
+        add_up_locked(trace, true);
+        set_live_locked(trace, true);
         span_set_owner(&trace->span, &trace->owner);
         pthread_mutex_unlock(&trace->shelf->lock);
     }
-    count_live(link, count);
 }
 
 /* ---- releasing -------------------------------------------------------- */
@@ -145,18 +135,15 @@ pp_status trace_withdraw(pp_pool *pool, const pp_trace *handle, struct trace **r
     if (trace->holds != 0)
         status = PP_E_BUSY;
     else
-        atomic_store_explicit(&trace->live, false, memory_order_relaxed);
+        set_live_locked(trace, false);
     unlock_trace(trace);
-    if (status != PP_OK)
-        return status;
-    count_live(link_of(pool), (size_t) -1);
-    *result = trace;
-    return PP_OK;
+    if (status == PP_OK)
+        *result = trace;
+    return status;
 }
 
 pp_status trace_end(pp_pool *pool, struct trace *trace)
 {
-    struct link *link = link_of(pool);
     pp_status status;
 
     /* Whoever looks finds no record from here on: the next trace may have it. */
@@ -166,8 +153,10 @@ pp_status trace_end(pp_pool *pool, struct trace *trace)
         span_set_owner(&trace->span, &trace->owner);
         return status;
     }
-    island_drop(trace->span.region, link, trace->user);
-    add_up(link, trace, false);
+    island_drop(trace->span.region, link_of(pool), trace->user);
+    pthread_mutex_lock(&trace->shelf->lock);
+    add_up_locked(trace, false);
+    unlock_trace(trace);
     shelves_give(pool, trace);
     return PP_OK;
 }
@@ -183,8 +172,9 @@ pp_status pp_trace_free(pp_pool *pool, pp_trace *handle)
         return status;
     status = trace_end(pool, trace);
     if (status != PP_OK) {
-        atomic_store_explicit(&trace->live, true, memory_order_relaxed);
-        count_live(link_of(pool), 1);
+        pthread_mutex_lock(&trace->shelf->lock);
+        set_live_locked(trace, true);
+        unlock_trace(trace);
     }
     return status;
 }

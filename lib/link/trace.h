@@ -107,8 +107,7 @@ pp_status trace_end(pp_pool *pool, struct trace *trace) PP_MUST_CHECK;
 void trace_describe(struct trace *trace, const struct span *span, const struct plan *plan);
 
 /* Let everybody find traces whose code is in place and executable. */
-void trace_publish(struct link *link, struct trace *const *traces, size_t count,
-                   pp_trace **handles);
+void trace_publish(struct trace *const *traces, size_t count, pp_trace **handles);
 
 /* Check every published trace and every island that one lies beside. */
 pp_status trace_verify_all(struct link *link, pp_pool *pool, pp_error *error);
