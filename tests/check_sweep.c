@@ -16,7 +16,7 @@ enum { MODES = sizeof modes / sizeof *modes };
 
 static const struct operation *const rooms[] = {
     sweep_pool_operations, sweep_link_operations, sweep_move_operations, sweep_patch_operations,
-    sweep_span_operations,
+    sweep_span_operations, sweep_entry_operations,
 };
 enum { ROOMS = sizeof rooms / sizeof *rooms };
 

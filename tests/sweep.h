@@ -66,7 +66,7 @@ struct operation {
 /* The operations of each room, ended by one without a name. */
 extern const struct operation sweep_pool_operations[], sweep_link_operations[],
                               sweep_move_operations[], sweep_patch_operations[],
-                              sweep_span_operations[];
+                              sweep_span_operations[], sweep_entry_operations[];
 
 /*
  * All faults for one operation in one mode; ends the test if something is wrong.  `where`,

@@ -159,7 +159,7 @@ check_stubs_SOURCES += tests/aarch64/probe.S
 check_eh_frame_SOURCES += tests/aarch64/unwind_code.S
 endif
 check_sweep_SOURCES = tests/check_sweep.c tests/sanitized.h tests/snippet.h tests/sweep.c \
-	tests/sweep.h tests/sweep_link.c tests/sweep_move.c tests/sweep_patch.c \
+	tests/sweep.h tests/sweep_entry.c tests/sweep_link.c tests/sweep_move.c tests/sweep_patch.c \
 	tests/sweep_pool.c tests/sweep_span.c
 check_symbol_SOURCES = tests/check_symbol.c
 check_synth_SOURCES = tests/check_synth.c
