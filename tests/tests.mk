@@ -45,6 +45,7 @@ check_PROGRAMS += \
 	check_environment \
 	check_fault \
 	check_fork \
+	check_guard \
 	check_index \
 	check_isa \
 	check_kinds \
@@ -110,6 +111,8 @@ check_entry_LDADD = libstress.la $(LDADD)
 check_environment_SOURCES = tests/check_environment.c tests/sanitized.h tests/snippet.h
 check_fault_SOURCES = tests/check_fault.c
 check_fork_SOURCES = tests/check_fork.c tests/snippet.h tests/spans.h
+check_guard_SOURCES = tests/check_guard.c tests/entered.h tests/loop.h tests/snippet.h
+check_guard_CPPFLAGS = $(AM_CPPFLAGS) -I$(srcdir)/tests
 check_index_SOURCES = tests/check_index.c tests/entered.h tests/snippet.h
 check_index_CPPFLAGS = $(AM_CPPFLAGS) -I$(top_srcdir) -I$(srcdir)/tests
 check_index_LDADD = libstress.la $(LDADD)
@@ -145,6 +148,7 @@ check_stubs_SOURCES = tests/check_stubs.c tests/probe.c tests/probe.h
 if ARCH_X86_64
 check_buffered_SOURCES += tests/x86_64/entered.S
 check_dynamic_SOURCES += tests/x86_64/entered.S
+check_guard_SOURCES += tests/x86_64/entered.S
 check_index_SOURCES += tests/x86_64/entered.S
 check_save_SOURCES += tests/x86_64/probe.S
 check_stubs_SOURCES += tests/x86_64/probe.S
@@ -153,6 +157,7 @@ endif
 if ARCH_AARCH64
 check_buffered_SOURCES += tests/aarch64/entered.S
 check_dynamic_SOURCES += tests/aarch64/entered.S
+check_guard_SOURCES += tests/aarch64/entered.S
 check_index_SOURCES += tests/aarch64/entered.S
 check_save_SOURCES += tests/aarch64/probe.S
 check_stubs_SOURCES += tests/aarch64/probe.S
