@@ -5,7 +5,7 @@
  */
 #include <config.h>
 
-#include <patchpoint.h>
+#include "stress/method.h"
 
 #include <check.h>
 #include <stdbool.h>
@@ -176,6 +176,63 @@ START_TEST(resumes_by_token)
 }
 END_TEST
 
+/* The buffer of METHOD_SUSPEND, and what the test does in its C function. */
+struct suspended {
+    pp_resume_point point;
+    void (*check)(struct suspended *suspended);
+    pp_thread *thread;
+    const struct method *method;
+    pp_token token;
+    pp_status got;       /* of a resume that was refused */
+    bool gone;           /* retire the method first */
+};
+_Static_assert(offsetof(struct suspended, check) == SUSPEND_CHECK, "template.h");
+
+/* The pc of the point is another's; the token has the address. */
+static void resume_it(struct suspended *s)
+{
+    pp_resume_point point = s->point;
+    point.pc = (uintptr_t) body;
+    point.value = 4711;
+    const void *code = (const char *) pp_trace_entry(s->method->trace) + s->method->resume_offset;
+    ck_assert_int_eq(pp_token_make(code, &s->token), PP_OK);
+    if (s->gone)
+        ck_assert_int_eq(pp_trace_retire(pool, s->method->trace), PP_OK);
+    uintptr_t exit_fp = s->thread->exit_fp, anchor = s->thread->anchor;
+    s->got = pp_token_resume(s->thread, &s->token, &point);
+    ck_assert_uint_eq(s->thread->exit_fp, exit_fp);
+    ck_assert_uint_eq(s->thread->anchor, anchor);
+}
+
+/* The frames of C are left; or, if the code is retired, the method goes on behind its call. */
+START_TEST(resumes_where_the_token_says)
+{
+    pp_thread thread;
+    struct method method;
+    struct method_shape shape = { .kind = METHOD_SUSPEND };
+    uint64_t saved[SAVE_SLOTS] = { 31, 32, 33 }, result;
+    ck_assert_int_eq(pp_thread_init(&thread, NULL, NULL), PP_OK);
+    ck_assert_int_eq(method_open(&method, pool, &shape), PP_OK);
+    struct suspended s = { .check = resume_it, .thread = &thread, .method = &method, .got = 1 };
+    for (unsigned i = 0; i < 10; i++) {
+        ck_assert(method_run(&method, &thread, 1, &s, 0, saved, &result));
+        if (s.got == PP_E_UNSUPPORTED) /* a shadow stack is active */
+            break;
+        ck_assert_uint_eq(result, 4711);
+        ck_assert_int_eq(s.got, 1);
+        ck_assert_uint_eq(thread.exit_fp, 0);
+        ck_assert_uint_eq(thread.anchor, 0);
+    }
+    s.gone = true;
+    ck_assert(method_run(&method, &thread, 1, &s, 0, saved, &result));
+    ck_assert_uint_eq(result, 1);
+    ck_assert_int_eq(s.got, PP_E_STALE);
+    ck_assert_int_eq(pp_reclaim(pool, pp_retire_ticket(pool), NULL, 0, NULL), PP_OK);
+    method.trace = NULL;
+    ck_assert_int_eq(method_close(&method), PP_OK);
+}
+END_TEST
+
 /* ---- code that has its own address, and goes there -------------------------------- */
 
 /* A function that makes the address of its second half, and goes there through a register. */
@@ -293,6 +350,7 @@ int main(void)
     tcase_add_test(tests, pins_keep_the_code);
     tcase_add_test(tests, words_that_are_no_token);
     tcase_add_test(tests, resumes_by_token);
+    tcase_add_test(tests, resumes_where_the_token_says);
     tcase_add_test(tests, addresses_and_jumps);
     tcase_add_test(tests, bytes_of_jumps);
     suite_add_tcase(suite, tests);

@@ -49,6 +49,7 @@ check_PROGRAMS += \
 	check_index \
 	check_isa \
 	check_kinds \
+	check_large \
 	check_lookup \
 	check_osr \
 	check_patch \
@@ -118,6 +119,9 @@ check_index_CPPFLAGS = $(AM_CPPFLAGS) -I$(top_srcdir) -I$(srcdir)/tests
 check_index_LDADD = libstress.la $(LDADD)
 check_isa_SOURCES = tests/check_isa.c tests/code.h
 check_kinds_SOURCES = tests/check_kinds.c tests/loop.h tests/snippet.h
+check_large_SOURCES = tests/check_large.c
+check_large_CPPFLAGS = $(AM_CPPFLAGS) -I$(top_srcdir)
+check_large_LDADD = libstress.la $(LDADD)
 check_lookup_SOURCES = tests/check_lookup.c
 check_osr_SOURCES = tests/check_osr.c
 check_osr_CPPFLAGS = $(AM_CPPFLAGS) -I$(top_srcdir)
@@ -182,6 +186,8 @@ check_throw_libunwind_LDFLAGS = $(check_throw_LDFLAGS)
 check_throw_libunwind_LDADD = libstress.la libpatchpoint-core.la $(LIBUNWIND_LIBS) -lgcc_s \
 	$(CHECK_LIBS) $(PTHREAD_LIBS)
 check_token_SOURCES = tests/check_token.c
+check_token_CPPFLAGS = $(AM_CPPFLAGS) -I$(top_srcdir)
+check_token_LDADD = libstress.la $(LDADD)
 check_trace_SOURCES = tests/check_trace.c tests/sanitized.h tests/snippet.h
 check_unwind_SOURCES = tests/balance.h tests/check_unwind.c tests/step.c tests/step.h
 check_unwind_CPPFLAGS = $(AM_CPPFLAGS) -I$(top_srcdir) -I$(srcdir)/tests
