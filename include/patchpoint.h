@@ -19,6 +19,8 @@
  *   activation.h  calls from C into compiled code and back, with anchors
  *   walk.h        a cursor over the frames of a thread, every frame validated
  *   emit.h        instruction bytes for hosts, on both architectures
+ *   policy.h      when sites trigger, and what failures cost
+ *   force.h       triggers where a test wants them
  *   fault.h       failures of the system by script, for tests of hosts
  *   frame.h       frame rules: how to unwind a kind of frame
  *   layout.h      offsets and register numbers, for C and for assembler
@@ -37,6 +39,7 @@
 #include <patchpoint/buffer.h>
 #include <patchpoint/emit.h>
 #include <patchpoint/fault.h>
+#include <patchpoint/force.h>
 #include <patchpoint/frame.h>
 #include <patchpoint/layout.h>
 #include <patchpoint/osr.h>

@@ -44,6 +44,7 @@ check_PROGRAMS += \
 	check_entry \
 	check_environment \
 	check_fault \
+	check_force \
 	check_fork \
 	check_guard \
 	check_index \
@@ -111,6 +112,7 @@ check_entry_CPPFLAGS = $(AM_CPPFLAGS) -I$(top_srcdir)
 check_entry_LDADD = libstress.la $(LDADD)
 check_environment_SOURCES = tests/check_environment.c tests/sanitized.h tests/snippet.h
 check_fault_SOURCES = tests/check_fault.c
+check_force_SOURCES = tests/check_force.c tests/loop.h tests/snippet.h
 check_fork_SOURCES = tests/check_fork.c tests/snippet.h tests/spans.h
 check_guard_SOURCES = tests/check_guard.c tests/entered.h tests/loop.h tests/snippet.h
 check_guard_CPPFLAGS = $(AM_CPPFLAGS) -I$(srcdir)/tests

@@ -145,7 +145,7 @@ PP_API pp_status pp_site_destroy(pp_pool *pool, pp_site *site) PP_MUST_CHECK;
 /* The record whose address the site's code loads.  layout.h has its fields. */
 PP_API void *pp_site_record(pp_site *site);
 
-/* The value for a frame counter. */
+/* The value for a frame counter; 1 under force (force.h). */
 PP_API int32_t pp_site_threshold(const pp_site *site);
 
 /*

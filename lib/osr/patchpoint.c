@@ -51,6 +51,13 @@ static uint32_t hits_of(const struct site *site)
     return policy_hits(site_policy(site), site->desc.hits);
 }
 
+/* Whether this pass of a site that could trigger is to do so. */
+static bool is_due(struct site *site, struct force *force)
+{
+    return force_passes(force) ? force_triggers(force, site->number)
+                               : count(&site->hits) >= hits_of(site);
+}
+
 /* Whether this pass is the one, of all threads' passes, that produces. */
 static bool wins(struct site *site)
 {
@@ -107,12 +114,13 @@ static uintptr_t pass_counted(struct site *site, uint32_t state, const struct pp
 {
     const bool waits = 1u << state & (1u << PP_SITE_TRIGGERED | 1u << PP_SITE_COMPILING
                                       | 1u << PP_SITE_PENDING | 1u << PP_SITE_FAILED);
+    struct force *force = policy_force(site_policy(site));
     count(&site->slow_paths);
-    if (waits)
+    if (waits && !force_passes(force))
         atomic_fetch_add_explicit(&site->level, 1, memory_order_relaxed);
     rearm(site, state, regs);
     if (!waits && state != PP_SITE_READY && state != PP_SITE_GUARDED && state != PP_SITE_DISABLED
-        && count(&site->hits) >= hits_of(site) && wins(site)) {
+        && is_due(site, force) && wins(site)) {
         produce(site, regs);
         state = atomic_load_explicit(&site->head.state, memory_order_acquire);
         if (state != PP_SITE_READY)
@@ -127,7 +135,7 @@ static uintptr_t pass_armed(struct site *site, const struct pp_regs *regs)
     const uint32_t counts = 1u << PP_SITE_IDLE | 1u << PP_SITE_COUNTING;
     count(&site->slow_paths);
     if (counts >> atomic_load_explicit(&site->head.state, memory_order_relaxed) & 1
-        && count(&site->hits) >= hits_of(site) && wins(site))
+        && is_due(site, policy_force(site_policy(site))) && wins(site))
         produce(site, regs);
     return take_target(site, regs);
 }

@@ -28,6 +28,8 @@ static uint32_t draw(const struct policy *policy, uint32_t most)
 int32_t policy_passes(struct site *site)
 {
     const struct policy *policy = site_policy(site);
+    if (force_passes(policy_force(policy)))
+        return 1;
     const uint32_t level = atomic_load_explicit(&site->level, memory_order_relaxed);
     const uint64_t shift = (uint64_t) READ(policy, backoff) * level;
     int64_t passes = READ(policy, threshold), most = READ(policy, threshold_max);
@@ -98,7 +100,14 @@ static void policy_write(struct policy *policy, const pp_policy *from)
     WRITE(policy, seed, from->seed != 0 ? from->seed : 1);
     WRITE(policy, flags, from->flags);
     WRITE(policy, load, from->load);
-    WRITE(policy, varies, from->random != 0 || from->load != NULL);
+    policy_set_force(policy, policy_force(policy));
+}
+
+void policy_set_force(struct policy *policy, struct force *force)
+{
+    /* Whoever sees the pointer sees what was written there before. */
+    atomic_store_explicit(&policy->force, force, memory_order_release);
+    WRITE(policy, varies, READ(policy, random) != 0 || READ(policy, load) != NULL || force != NULL);
 }
 
 pp_status pp_pool_set_policy(pp_pool *pool, const pp_policy *given)

@@ -6,6 +6,8 @@
 #ifndef OSR_POLICY_H
 #define OSR_POLICY_H
 
+#include "osr/force.h"
+
 #include <patchpoint/policy.h>
 
 #include <stdatomic.h>
@@ -14,12 +16,21 @@
 struct policy {
     _Atomic int32_t threshold, threshold_max;
     _Atomic uint32_t hits, backoff, attempts, random, flags;
-    _Atomic bool varies;       /* random or load says how many passes */
+    _Atomic bool varies;       /* random, load or force says how many passes */
     pp_load *_Atomic load;
     _Atomic uint64_t seed;     /* state of the generator; updates may be lost */
+    struct force *_Atomic force; /* what the pool forces, or NULL; written under pool_lock */
 };
 
 struct site;
+
+/* Have the sites of this policy go by what the pool forces; NULL: nothing.  pool_lock held. */
+void policy_set_force(struct policy *policy, struct force *force);
+
+static inline struct force *policy_force(const struct policy *policy)
+{
+    return atomic_load_explicit(&policy->force, memory_order_acquire);
+}
 
 /* Passes until the next slow path of a site that is not disabled; may disable it. */
 int32_t policy_passes(struct site *site);

@@ -154,10 +154,15 @@ void *pp_site_record(pp_site *handle)
     return site_from(handle);
 }
 
+int32_t site_first_passes(const struct site *site)
+{
+    return force_passes(policy_force(site_policy(site))) ? 1 : site->desc.threshold;
+}
+
 int32_t pp_site_threshold(const pp_site *handle)
 {
     struct site *site = site_from(handle);
-    return site == NULL ? INT32_MAX : site->desc.threshold;
+    return site == NULL ? INT32_MAX : site_first_passes(site);
 }
 
 pp_entry *pp_site_entry(const pp_site *handle)

@@ -5,6 +5,7 @@
 
 #include "memory/pool.h"
 #include "osr/entry.h"
+#include "osr/force.h"
 #include "osr/policy.h"
 #include "osr/site.h"
 #include "osr/token.h"
@@ -12,6 +13,8 @@
 struct osr_state {
     struct record_list sites, entries, pins;
     struct policy policy;      /* of sites without one of their own; written under pool_lock */
+    struct force force;        /* written under pool_lock */
+    uint64_t site_number;      /* of the latest site; under pool_lock */
 };
 
 /* The state of a pool, made when first asked for; NULL: no memory.  pool_lock held. */

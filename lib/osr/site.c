@@ -14,14 +14,21 @@
 
 #define DESC_BYTES offsetof(pp_site_desc, live_gpr) /* of the first layout */
 
-static struct site *take(pp_pool *pool, const struct policy **policy)
+/* A site that goes by the pool's policy and by what the pool forces, from here on. */
+static struct site *take(pp_pool *pool)
 {
     pool_lock(pool);
     struct osr_state *state = osr_state_locked(pool);
     struct record *record = state != NULL ? record_take_locked(pool, &state->sites) : NULL;
-    *policy = state != NULL ? &state->policy : NULL;
+    struct site *site = NULL;
+    if (record != NULL) {
+        site = (struct site *) ((char *) record - state->sites.offset);
+        atomic_store_explicit(&site->policy, &state->policy, memory_order_relaxed);
+        policy_set_force(&site->own_policy, policy_force(&state->policy));
+        site->number = ++state->site_number;
+    }
     pool_unlock(pool);
-    return record != NULL ? (struct site *) ((char *) record - state->sites.offset) : NULL;
+    return site;
 }
 
 pp_status pp_site_create(pp_pool *pool, const pp_site_desc *given, pp_site **result)
@@ -34,8 +41,7 @@ pp_status pp_site_create(pp_pool *pool, const pp_site_desc *given, pp_site **res
     pp_status status = site_desc_check(&desc, &tier0);
     if (status != PP_OK)
         return status;
-    const struct policy *policy;
-    struct site *site = take(pool, &policy);
+    struct site *site = take(pool);
     if (site == NULL)
         return error_set(desc.error, PP_E_NOMEM, "no memory for a site");
 
@@ -43,10 +49,9 @@ pp_status pp_site_create(pp_pool *pool, const pp_site_desc *given, pp_site **res
     site->desc.error = NULL;
     site->desc.hits = desc.hits == 0 ? 1 : desc.hits;
     site->tier0 = tier0;
-    atomic_store_explicit(&site->policy, policy, memory_order_relaxed);
     site->desc.tier0 = &site->tier0;
-    atomic_store_explicit(&site->head.counter, desc.kind == PP_SITE_POLLED ? 0 : desc.threshold,
-                          memory_order_relaxed);
+    atomic_store_explicit(&site->head.counter, desc.kind == PP_SITE_POLLED ? 0
+                          : site_first_passes(site), memory_order_relaxed);
     site->head.thread_offset = desc.thread_offset;
     site->head.live_gpr = desc.live_gpr;
     site->head.live_vector = desc.live_vector;

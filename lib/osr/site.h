@@ -51,6 +51,7 @@ struct site {
     _Atomic uint64_t hits;     /* since the site last failed, or began */
     _Atomic uint64_t failures; /* since it was last ready, or began */
     _Atomic uint64_t slow_paths, triggers, transitions, refusals;
+    uint64_t number;           /* written once: of the sites that the pool has made */
 };
 
 static inline const struct policy *site_policy(const struct site *site)
@@ -77,6 +78,9 @@ pp_status site_refuse(struct site *site, pp_status why);
  */
 pp_status site_fail(struct site *site, uint32_t from, pp_status why);
 uint32_t site_after_failure(const struct site *site, uint64_t failures);
+
+/* What counters begin with: 1 where each pass is to be a slow path. */
+int32_t site_first_passes(const struct site *site);
 
 /* False while a thread produces. */
 bool site_disable(struct site *site);
