@@ -82,6 +82,7 @@ uintptr_t transition_run(const struct entry *entry, struct pp_regs *regs)
 {
     uintptr_t fp = regs->gpr[PP_REGS_FP / 8];
     uint8_t *staging = (uint8_t *) regs->gpr[PP_REGS_SP / 8];
+    regs->gpr[PP_REGS_SP / 8] = fp - entry->tier0.frame_bytes; /* as values see it */
     if (entry->style == PP_BUFFER) {
         pack(entry, regs, fp, staging);
         return (uintptr_t) entry->code;
