@@ -1,17 +1,16 @@
 /* SPDX-License-Identifier: MIT */
 /*
  * osr: methods of every kind in random shapes, run against a model in C, with
- * random register contents; and many threads on one site.
+ * random register contents; many threads on one site; and passages, in which frames,
+ * registers and value maps are random.
  */
 #include <config.h>
 
 #include "stress/method.h"
+#include "stress/passages.h"
 #include "stress/registers.h"
 #include "stress/stress.h"
-
-#include <pthread.h>
-#include <sched.h>
-#include <stdatomic.h>
+#include "stress/together.h"
 
 static const char *const kind_names[METHOD_KINDS] = {
     [METHOD_SUM] = "sum",
@@ -154,57 +153,31 @@ static void run_kind(struct stress *stress, pp_pool *pool, pp_thread *thread,
 
 /* ---- many threads on one site ------------------------------------------------- */
 
-#define THREADS_MAX 64
-
-enum { GO_WAIT, GO_RUN, GO_HOME };
-
 struct worker {
-    pthread_t id;
     const struct method *method;
-    _Atomic int *go;
     uint64_t n, result;
     uint64_t saved[SAVE_SLOTS];
     bool good;
 };
 
-static void *work(void *argument)
+static void work(void *item)
 {
-    struct worker *worker = argument;
+    struct worker *worker = item;
     pp_thread thread;
-    bool known = pp_thread_init(&thread, NULL, NULL) == PP_OK;
-    while (atomic_load(worker->go) == GO_WAIT)
-        sched_yield();
-    worker->good = known && atomic_load(worker->go) == GO_RUN
+    worker->good = pp_thread_init(&thread, NULL, NULL) == PP_OK
                 && method_run(worker->method, &thread, worker->n, NULL, 1, worker->saved,
                               &worker->result);
-    return NULL;
-}
-
-/* Start all of them at once, or none; and wait for them. */
-static bool run_together(struct worker *workers, unsigned count)
-{
-    _Atomic int go = GO_WAIT;
-    unsigned started = 0;
-    for (; started < count; started++) {
-        workers[started].go = &go;
-        if (pthread_create(&workers[started].id, NULL, work, &workers[started]) != 0)
-            break;
-    }
-    atomic_store(&go, started == count ? GO_RUN : GO_HOME);
-    for (unsigned i = 0; i < started; i++)
-        pthread_join(workers[i].id, NULL);
-    return started == count;
 }
 
 static void run_threads(struct stress *stress, pp_pool *pool, struct random *random,
                         struct tally *tally)
 {
     unsigned count = stress_threads(stress, 8);
-    struct worker workers[THREADS_MAX];
+    struct worker workers[TOGETHER_MAX];
     struct method method;
     struct method_shape shape = draw_shape(random, METHOD_SUM);
-    if (count > THREADS_MAX)
-        count = THREADS_MAX;
+    if (count > TOGETHER_MAX)
+        count = TOGETHER_MAX;
     if (!open_method(stress, &method, pool, &shape))
         return;
     for (unsigned i = 0; i < count; i++) {
@@ -212,7 +185,7 @@ static void run_threads(struct stress *stress, pp_pool *pool, struct random *ran
                                        .n = 5000 + random_below(random, 5000) };
         draw_saved(random, workers[i].saved);
     }
-    bool ran = run_together(workers, count);
+    bool ran = together(work, workers, sizeof *workers, count);
     if (!ran)
         stress_fail(stress, "threads: %u could not be started", count);
     for (unsigned i = 0; i < count; i++)
@@ -261,7 +234,8 @@ static void run(struct stress *stress)
     if (pp_thread_init(&thread, NULL, NULL) != PP_OK)
         stress_fail(stress, "no bounds of the stack");
 
-    uint64_t rounds = stress_iterations(stress, 1500);
+    struct passages *passages = passages_begin(stress);
+    uint64_t rounds = stress_iterations(stress, 1000);
     for (uint64_t i = 0; (i < rounds || stress_fills_time(stress)) && stress_failures(stress) == 0;
          i++) {
         if (i > 0 && stress_expired(stress))
@@ -269,11 +243,15 @@ static void run(struct stress *stress)
         for (unsigned kind = 0; kind < METHOD_KINDS; kind++)
             if (kind != METHOD_SUSPEND)
                 run_kind(stress, pool, &thread, &random, kind, &tallies[kind]);
+        if (passages != NULL)
+            passages_more(passages);
         if (i % 8 == 0)
             run_threads(stress, pool, &random, &tallies[METHOD_KINDS]);
         stress_progress(stress, "round", i + 1, stress_fills_time(stress) ? 0 : rounds);
     }
     report(stress, tallies);
+    if (passages != NULL)
+        passages_end(passages);
     if (pp_pool_verify(pool, &error) != PP_OK)
         stress_fail(stress, "pool: %s", error.text);
     pp_pool_destroy(pool);

@@ -20,6 +20,8 @@ pp_stress_SOURCES = \
 	stress/options.c \
 	stress/options.h \
 	stress/osr.c \
+	stress/passages.c \
+	stress/passages.h \
 	stress/patch.c \
 	stress/play.c \
 	stress/play.h \
@@ -35,6 +37,8 @@ pp_stress_SOURCES = \
 	stress/stress.h \
 	stress/suspend.c \
 	stress/suspend.h \
+	stress/together.c \
+	stress/together.h \
 	stress/walk.c
 pp_stress_CPPFLAGS = $(stress_cppflags) -DRECORDINGS_DIRECTORY='"$(recordingsdir)"'
 pp_stress_CFLAGS = $(AM_CFLAGS) $(LIBUNWIND_CFLAGS)
@@ -48,8 +52,13 @@ libstress_la_SOURCES = \
 	stress/instructions.h \
 	stress/method.c \
 	stress/method.h \
+	stress/moves.h \
 	stress/pages.c \
 	stress/pages.h \
+	stress/passage.c \
+	stress/passage.h \
+	stress/passage_check.c \
+	stress/passage_draw.c \
 	stress/perform.c \
 	stress/perform.h \
 	stress/random.h \
@@ -65,10 +74,12 @@ libstress_la_SOURCES = \
 	stress/targets.h \
 	stress/template.h
 if ARCH_X86_64
-libstress_la_SOURCES += stress/instructions_x86_64.c stress/x86_64/frames.S stress/x86_64/template.S
+libstress_la_SOURCES += stress/instructions_x86_64.c stress/moves_x86_64.c \
+	stress/x86_64/frames.S stress/x86_64/template.S
 endif
 if ARCH_AARCH64
-libstress_la_SOURCES += stress/instructions_aarch64.c stress/aarch64/frames.S stress/aarch64/template.S
+libstress_la_SOURCES += stress/instructions_aarch64.c stress/moves_aarch64.c \
+	stress/aarch64/frames.S stress/aarch64/template.S
 endif
 libstress_la_CPPFLAGS = $(stress_cppflags) -I$(top_srcdir)/asm
 

@@ -127,6 +127,17 @@ expect 0 out "passed" --iterations 1 --threads 2 --wx flip memory
 expect 0 out "mappings of a region, at most *[1-7]" --live 20000 memory
 expect 2 err "--live: '0' is not a number" --live 0 memory
 
+# ---- transitions: with the seed everything comes again; in pages that flip nothing is armed
+for run in 1 2; do
+    stress --seed 5 --threads 1 --iterations 30 --json "$work/$run.json" --quiet osr
+    [ "$status" -eq 0 ] || wrong "osr"
+    grep -e '"on top"' -e '"replaced"' -e '"buffer"' -e '"mask"' "$work/$run.json" >"$work/$run"
+    [ -s "$work/$run" ] || wrong "osr reports no passages"
+done
+cmp -s "$work/1" "$work/2" || wrong "two runs of one seed differ in their passages"
+expect 0 out "passed" --seconds 2 osr
+expect 0 out "passed" --iterations 20 --threads 3 --wx flip osr
+
 # ---- forks in a storm
 expect 0 out "forks / second *[1-9]" --iterations 20 --threads 2 fork
 expect 0 out "passed" --iterations 6 --threads 2 --wx flip fork

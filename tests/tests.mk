@@ -53,6 +53,7 @@ check_PROGRAMS += \
 	check_large \
 	check_lookup \
 	check_osr \
+	check_passage \
 	check_patch \
 	check_patch_bytes \
 	check_patch_live \
@@ -128,6 +129,9 @@ check_lookup_SOURCES = tests/check_lookup.c
 check_osr_SOURCES = tests/check_osr.c
 check_osr_CPPFLAGS = $(AM_CPPFLAGS) -I$(top_srcdir)
 check_osr_LDADD = libstress.la $(LDADD)
+check_passage_SOURCES = tests/check_passage.c
+check_passage_CPPFLAGS = $(AM_CPPFLAGS) -I$(top_srcdir)
+check_passage_LDADD = libstress.la $(LDADD)
 check_patch_SOURCES = tests/check_patch.c tests/patching.h tests/snippet.h
 check_patch_bytes_SOURCES = tests/check_patch_bytes.c
 check_patch_live_SOURCES = tests/check_patch_live.c tests/patching.h tests/snippet.h
