@@ -34,7 +34,8 @@ static inline void snippet_bytes(struct snippet *snippet, const void *bytes, siz
         snippet->capacity = 2 * snippet->capacity + size + 64;
         snippet->code = realloc(snippet->code, snippet->capacity);
     }
-    memcpy(snippet->code + snippet->size, bytes, size);
+    if (size > 0) /* there may be no memory yet */
+        memcpy(snippet->code + snippet->size, bytes, size);
     snippet->size += size;
 }
 
