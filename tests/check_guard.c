@@ -34,10 +34,15 @@ static const struct guard {
     pp_site_kind kind;
     bool buffer;
     pp_status why;      /* it refuses the small thread */
+    uint32_t flags;     /* of the entry */
 } guards[] = {
-    { PP_SITE_COUNTED, false, PP_E_STACK }, { PP_SITE_COUNTED, true, PP_E_ABI },
-    { PP_SITE_FORCED, false, PP_E_STACK }, { PP_SITE_FORCED, true, PP_E_ABI },
-    { PP_SITE_ARMED, false, PP_E_STACK }, { PP_SITE_ARMED, true, PP_E_ABI },
+    { PP_SITE_COUNTED, false, PP_E_STACK, PP_ENTRY_CHECK_STACK },
+    { PP_SITE_COUNTED, true, PP_E_ABI, 0 },
+    { PP_SITE_COUNTED, true, PP_E_STACK, PP_ENTRY_CHECK_STACK }, /* no buffer is asked for */
+    { PP_SITE_FORCED, false, PP_E_STACK, PP_ENTRY_CHECK_STACK },
+    { PP_SITE_FORCED, true, PP_E_ABI, 0 },
+    { PP_SITE_ARMED, false, PP_E_STACK, PP_ENTRY_CHECK_STACK },
+    { PP_SITE_ARMED, true, PP_E_ABI, 0 },
 };
 
 static struct {
@@ -62,8 +67,9 @@ static pp_status produce(void *host, pp_site *site, const pp_regs *regs, pp_entr
     return PP_OK;
 }
 
-static pp_entry *make_entry(bool buffer, pp_trace **body)
+static pp_entry *make_entry(const struct guard *guard, pp_trace **body)
 {
+    const bool buffer = guard->buffer;
     static const pp_value values[] = { { PP_AT_SLOT(AT_LOOP_N), PP_AT_BUFFER(0), .bytes = 8 },
                                        { PP_AT_SLOT(AT_LOOP_SUM), PP_AT_BUFFER(8), .bytes = 8 } };
     pp_entry *entry;
@@ -85,10 +91,9 @@ static pp_entry *make_entry(bool buffer, pp_trace **body)
     }
     pp_entry_desc desc = { .size = sizeof desc, .style = PP_ON_TOP, .scheme = PP_CSR_RELOAD,
                            .code = pp_trace_entry(*body), .tier0 = &loop_frame,
-                           .stack_bytes = 4096, .flags = PP_ENTRY_CHECK_STACK };
+                           .stack_bytes = 4096, .flags = guard->flags };
     if (buffer) {
         desc.style = PP_BUFFER;
-        desc.flags = 0;
         desc.values = values;
         desc.value_count = 2;
         desc.thread_offset = AT_LOOP_THREAD;
@@ -201,7 +206,7 @@ START_TEST(guards_hold_at_every_kind_of_site)
     const struct guard *guard = &guards[_i];
     struct loop loop;
     pp_trace *body;
-    pp_entry *entry = make_entry(guard->buffer, &body);
+    pp_entry *entry = make_entry(guard, &body);
     pp_site *site = make_site(&loop, guard->kind, entry);
     run_refused(&loop, site, guard);
     uint64_t refusals = stats_of(site).refusals, slow_paths = stats_of(site).slow_paths;

@@ -34,6 +34,7 @@ PP_API size_t pp_buffer_space(size_t bytes, size_t count);
  * which stay the host's and are the library's until they are taken back.  All NULL and
  * 0: take them back.  By the thread itself, or while it runs no compiled code.  PP_E_ARG;
  * PP_E_BUSY, and nothing changed, if a buffer that the thread has is in use.
+ * pp_thread_init forgets them.
  */
 PP_API pp_status pp_thread_set_buffers(pp_thread *thread, void *memory, size_t bytes,
                                        size_t count) PP_MUST_CHECK;

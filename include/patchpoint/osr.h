@@ -215,7 +215,8 @@ enum pp_entry_flags {
  * those that tier-0 saved are loaded again; neither the scheme nor `used` matters.  A site
  * that leads to it takes its slow path, where a buffer is reserved; an activation whose
  * thread has none is refused, and tier-0 goes on: PP_E_ABI for a thread without buffers,
- * PP_E_RANGE if they are too small, PP_E_NOMEM if all are in use.
+ * PP_E_RANGE if they are too small, PP_E_NOMEM if all are in use.  x30 is as tier-0 stored
+ * it: where tier-0 signs it, so does not the body.
  *
  * PP_REPLACE, PP_BUFFER and PP_ENTRY_INDEX: such an entry has some instructions of its own in
  * the pool; creating it may fail as linking a trace does, destroying it as pp_trace_free.
