@@ -1,15 +1,17 @@
 /* SPDX-License-Identifier: MIT */
-/* Buffers of threads: one owner at a time, and none for frames that are gone. */
+/*
+ * Buffers of threads: one owner at a time, none for frames that are gone, and given back
+ * by whoever comes by.
+ */
 #include <config.h>
 
+#include "entered.h"
 #include "osr/buffer.h"
-
-#include <patchpoint.h>
+#include "snippet.h"
+#include "stress/method.h"
 
 #include <check.h>
 #include <pthread.h>
-#include <stdlib.h>
-#include <string.h>
 
 enum { BYTES = 512, COUNT = 4 };
 
@@ -158,6 +160,114 @@ START_TEST(another_thread_gives_a_buffer_back)
 }
 END_TEST
 
+/* ---- threads ------------------------------------------------------------------ */
+
+#if defined __x86_64__
+enum { OTHER = 6 };
+#else
+enum { OTHER = 1 };
+#endif
+
+enum { THREADS = 4, RUNS = 1000 };
+
+/* Each body leaves its buffer here and gives back an earlier one, mostly another thread's. */
+static struct lot {
+    pp_thread *thread;
+    const void *buffer;
+} lots[THREADS * RUNS];
+static _Atomic unsigned lot_count, lots_lost;
+
+static pthread_barrier_t all_done;
+
+pp_regs entered_regs; /* of whichever thread came last */
+
+/* A body: `entered`, which goes on to entered_check. */
+static pp_trace *link_body(pp_pool *pool)
+{
+    struct snippet s = { 0 };
+    pp_trace *body;
+#if defined __x86_64__
+    SNIPPET_CODE(&s, 0xe9, 0, 0, 0, 0);
+    snippet_reloc(&s, 4, R_X86_64_PLT32, pp_symbol_define(pool, NULL, entered), -4);
+#else
+    SNIPPET_WORDS(&s, 0x14000000);
+    snippet_reloc(&s, 4, R_AARCH64_JUMP26, pp_symbol_define(pool, NULL, entered), 0);
+#endif
+    pp_trace_desc desc = snippet_desc(&s);
+    ck_assert_int_eq(pp_trace_link(pool, &desc, &body), PP_OK);
+    snippet_free(&s);
+    return body;
+}
+
+uintptr_t entered_check(uintptr_t first, uintptr_t second)
+{
+    const uint64_t *buffer = (const uint64_t *) first;
+    uint64_t n = buffer[0], sum = buffer[1];
+    unsigned at = atomic_fetch_add(&lot_count, 1);
+    lots[at].thread = (pp_thread *) second;
+    atomic_thread_fence(memory_order_release);
+    *(const void *volatile *) &lots[at].buffer = buffer;
+    if (at >= THREADS) {
+        const void *other = *(const void *volatile *) &lots[at - THREADS].buffer;
+        atomic_thread_fence(memory_order_acquire);
+        if (other != NULL && pp_buffer_release(lots[at - THREADS].thread, other) != PP_OK)
+            atomic_fetch_add(&lots_lost, 1);
+    }
+    return sum + n * (n + 1) / 2;
+}
+
+static void *run_many(void *method)
+{
+    static _Alignas(16) char rooms[THREADS][512];
+    static _Atomic unsigned number;
+    pp_thread own;
+    uint64_t saved[SAVE_SLOTS] = { 1, 2, 3, 4, 5 }, result;
+    unsigned me = atomic_fetch_add(&number, 1), wrong = 0;
+    if (pp_thread_init(&own, NULL, NULL) != PP_OK
+        || pp_thread_set_buffers(&own, rooms[me], 16, 2 + me) != PP_OK)
+        return "not made";
+    for (unsigned i = 0; i < RUNS; i++)
+        wrong += !method_run(method, &own, 50, NULL, 1, saved, &result) || result != 1275;
+    pthread_barrier_wait(&all_done); /* nobody gives back to a thread that is gone */
+    return wrong ? "wrong" : NULL;
+}
+
+START_TEST(threads_have_buffers_of_their_own)
+{
+    static const pp_value values[] = {
+        { PP_AT_SLOT(AT_N), PP_AT_BUFFER(0), .bytes = 8 },
+        { PP_AT_SLOT(AT_SUM), PP_AT_BUFFER(8), .bytes = 8 },
+        { PP_AT_SLOT(AT_THREAD), PP_AT_GPR(OTHER), .bytes = 8 },
+    };
+    struct method_shape shape = { .kind = METHOD_SUM, .save = PP_SAVE_GPR, .with_thread = true,
+                                  .threshold = 5, .hits = 1 };
+    struct method method;
+    pthread_t threads[THREADS];
+    pp_pool *pool;
+    pp_entry *entry;
+    ck_assert_int_eq(pp_pool_create(NULL, &pool), PP_OK);
+    ck_assert_int_eq(method_open(&method, pool, &shape), PP_OK);
+    pp_entry_desc desc = { .size = sizeof desc, .style = PP_BUFFER, .tier0 = &method.tier0,
+                           .code = pp_trace_entry(link_body(pool)), .thread_offset = AT_THREAD,
+                           .values = values, .value_count = 3 };
+    ck_assert_int_eq(pp_entry_create(pool, &desc, &entry), PP_OK);
+    ck_assert_int_eq(pp_site_publish(method.sites[0], entry), PP_OK);
+    ck_assert_int_eq(pthread_barrier_init(&all_done, NULL, THREADS), 0);
+    for (unsigned i = 0; i < THREADS; i++)
+        ck_assert_int_eq(pthread_create(&threads[i], NULL, run_many, &method), 0);
+    for (unsigned i = 0; i < THREADS; i++) {
+        void *wrong;
+        ck_assert_int_eq(pthread_join(threads[i], &wrong), 0);
+        ck_assert_ptr_null(wrong);
+    }
+    ck_assert_uint_gt(lot_count, THREADS);
+    ck_assert_uint_eq(lots_lost, 0);
+    ck_assert_int_eq(method_close(&method), PP_OK);
+    ck_assert_int_eq(pp_pool_verify(pool, NULL), PP_OK);
+    pp_pool_destroy(pool);
+}
+END_TEST
+
 int main(void)
 {
     Suite *suite = suite_create("buffer");
@@ -167,6 +277,7 @@ int main(void)
     tcase_add_test(tests, each_buffer_has_one_owner);
     tcase_add_test(tests, frames_that_are_gone_have_none);
     tcase_add_test(tests, another_thread_gives_a_buffer_back);
+    tcase_add_test(tests, threads_have_buffers_of_their_own);
     suite_add_tcase(suite, tests);
     SRunner *runner = srunner_create(suite);
     srunner_run_all(runner, CK_ENV);

@@ -96,7 +96,9 @@ check_SCRIPTS = \
 
 check_armed_SOURCES = tests/check_armed.c tests/loop.h tests/snippet.h
 check_batch_SOURCES = tests/check_batch.c tests/snippet.h
-check_buffer_SOURCES = tests/check_buffer.c
+check_buffer_SOURCES = tests/check_buffer.c tests/entered.h tests/snippet.h
+check_buffer_CPPFLAGS = $(AM_CPPFLAGS) -I$(top_srcdir) -I$(srcdir)/tests
+check_buffer_LDADD = libstress.la $(LDADD)
 check_buffered_SOURCES = tests/check_buffered.c tests/entered.h tests/snippet.h
 check_buffered_CPPFLAGS = $(AM_CPPFLAGS) -I$(top_srcdir) -I$(srcdir)/tests
 check_buffered_LDADD = libstress.la $(LDADD)
@@ -156,6 +158,7 @@ check_status_SOURCES = tests/check_status.c
 check_save_SOURCES = tests/check_save.c tests/probe.c tests/probe.h
 check_stubs_SOURCES = tests/check_stubs.c tests/probe.c tests/probe.h
 if ARCH_X86_64
+check_buffer_SOURCES += tests/x86_64/entered.S
 check_buffered_SOURCES += tests/x86_64/entered.S
 check_dynamic_SOURCES += tests/x86_64/entered.S
 check_guard_SOURCES += tests/x86_64/entered.S
@@ -165,6 +168,7 @@ check_stubs_SOURCES += tests/x86_64/probe.S
 check_eh_frame_SOURCES += tests/x86_64/unwind_code.S
 endif
 if ARCH_AARCH64
+check_buffer_SOURCES += tests/aarch64/entered.S
 check_buffered_SOURCES += tests/aarch64/entered.S
 check_dynamic_SOURCES += tests/aarch64/entered.S
 check_guard_SOURCES += tests/aarch64/entered.S
