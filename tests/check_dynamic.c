@@ -420,6 +420,13 @@ START_TEST(bases_may_be_far)
         ck_assert_mem_eq(bytes + prologue.bytes - ends[i].size, ends[i].bytes, ends[i].size);
         ck_assert_uint_eq(prologue.stack_bytes, 64);
         ck_assert_int_eq(prologue.local_offset, 0);
+        /* A frame of an older header ends before it. */
+        size_t with = prologue.bytes;
+        frame.size = offsetof(pp_osr_frame, base);
+        ck_assert_int_eq(pp_emit_osr_prologue(&frame, bytes, sizeof bytes, &prologue), PP_OK);
+        ck_assert_uint_eq(prologue.bytes, with - ends[i].size);
+        frame.size -= 8;
+        ck_assert_int_eq(pp_emit_osr_prologue(&frame, bytes, sizeof bytes, &prologue), PP_E_ARG);
     }
 }
 END_TEST
