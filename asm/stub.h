@@ -96,9 +96,9 @@ uintptr_t patchpoint_count(struct site_record *record, uintptr_t fp, uintptr_t p
     __attribute__((visibility("hidden")));
 
 /*
- * And the others: returns where the site goes on.
- * `regs` is writable, but nothing of it is restored except caller-saved
- * registers and floating point control.
+ * And the others: returns where the site goes on.  What it leaves in `regs` is loaded: the
+ * registers of the class that C functions may change, floating point control, DF; if
+ * record->edited those, too, that C functions keep.
  */
 uintptr_t patchpoint_slow(struct site_record *record, struct pp_regs *regs)
     __attribute__((visibility("hidden")));

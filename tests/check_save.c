@@ -430,12 +430,12 @@ END_TEST
  * change in the register.  What C happened not to spoil could otherwise pass for kept.
  */
 static void edit(const struct class *class, size_t offset, void *(*place)(struct probe *, unsigned),
-                 unsigned n, unsigned bytes)
+                 unsigned n, unsigned bytes, bool edited)
 {
     struct probe probe = { .stub = class->stub };
-    struct site_record record = { .resume = probe_resume };
+    struct site_record record = { .resume = probe_resume, .edited = edited };
     if (class->save == PP_SAVE_MASK) {
-        record.live_gpr = VOLATILE;
+        record.live_gpr = VOLATILE | (edited ? PRESERVED : 0);
         record.live_vector = ALL_VECTORS;
     }
     fill(&probe, class->bytes);
@@ -445,7 +445,8 @@ static void edit(const struct class *class, size_t offset, void *(*place)(struct
     seen.bits = (uint8_t) (1 + probe_random() % 255);
     run_site(&probe, &record);
     check_shown(&probe, class, &record);
-    ((uint8_t *) place(&probe, n))[byte] ^= seen.bits;
+    if (place != NULL)
+        ((uint8_t *) place(&probe, n))[byte] ^= seen.bits;
     check_kept(&probe, class, &record);
 }
 
@@ -474,18 +475,35 @@ START_TEST(every_register_comes_from_its_slot)
     for (unsigned round = 0; round < 8; round++) {
         for (unsigned n = 0; n < PP_REGS_GPR_COUNT; n++)
             if (VOLATILE >> n & 1)
-                edit(class, PP_REGS_GPR + 8 * n, gpr_place, n, 8);
+                edit(class, PP_REGS_GPR + 8 * n, gpr_place, n, 8, round % 2 && class->save != PP_SAVE_ABI);
 #if defined __x86_64__
         for (unsigned n = 0; n < class->vectors; n++)
             edit(class, (class->bytes > 16 ? PP_REGS_WIDE : PP_REGS_VECTOR) + class->bytes * n,
-                 vector_place, n, class->bytes);
+                 vector_place, n, class->bytes, round % 2);
         for (unsigned n = 0; n < class->opmasks; n++)
-            edit(class, PP_REGS_OPMASK + 8 * n, opmask_place, n, 8);
+            edit(class, PP_REGS_OPMASK + 8 * n, opmask_place, n, 8, round % 2);
 #else
         for (unsigned n = 0; n < class->vectors; n++)
-            edit(class, PP_REGS_VECTOR + 16 * n, vector_place, n, 16);
+            edit(class, PP_REGS_VECTOR + 16 * n, vector_place, n, 16, round % 2);
 #endif
     }
+}
+END_TEST
+
+/* What C keeps is loaded for a probe, and for nobody else; SP and FP never. */
+START_TEST(probes_change_what_c_keeps)
+{
+    const struct class *class = &classes[_i];
+    if (!runs(class) || class->save == PP_SAVE_ABI)
+        return;
+    for (unsigned n = 0; n < PP_REGS_GPR_COUNT; n++) {
+        const bool changes = (VOLATILE | PRESERVED) >> n & 1;
+        edit(class, PP_REGS_GPR + 8 * n, changes ? gpr_place : NULL, n, 8, true);
+        if (!(VOLATILE >> n & 1))
+            edit(class, PP_REGS_GPR + 8 * n, NULL, n, 8, false);
+    }
+    edit(class, PP_REGS_PC, NULL, 0, 8, true);
+    edit(class, PP_REGS_CLASS, NULL, 0, 8, true);
 }
 END_TEST
 
@@ -616,6 +634,7 @@ int main(void)
     tcase_add_loop_test(tests, slow_path_keeps_and_shows, 0, CLASSES);
     tcase_add_loop_test(tests, pass_that_only_counts_changes_nothing, 0, CLASSES);
     tcase_add_loop_test(tests, every_register_comes_from_its_slot, 0, CLASSES);
+    tcase_add_loop_test(tests, probes_change_what_c_keeps, 0, CLASSES);
     tcase_add_loop_test(tests, floating_point_control_is_restored_alone, 0, CLASSES);
     tcase_add_loop_test(tests, ready_site_is_taken_without_entering_c, 0, CLASSES);
     tcase_add_test(tests, vectors_need_processor_and_system);

@@ -568,6 +568,9 @@ static void method_open(pp_save save, pp_osr_style style)
         return;
     }
     ck_assert_int_eq(status, PP_OK);
+    /* As with a probe, one that changes nothing: the stub does all that it can. */
+    char *record = pp_site_record(world.methods[i].site);
+    *(uint32_t *) (record + PP_SITE_EDITED) = save != PP_SAVE_ABI;
     world.method_count++;
     ck_assert_int_eq(frames_link_tier0(world.pool, "method", world.methods[i].site,
                                        &world.methods[i].tier0), PP_OK);

@@ -60,6 +60,7 @@ check_PROGRAMS += \
 	check_placement \
 	check_policy \
 	check_pool \
+	check_probe \
 	check_recording \
 	check_region \
 	check_reloc \
@@ -139,6 +140,7 @@ check_patch_bytes_SOURCES = tests/check_patch_bytes.c
 check_patch_live_SOURCES = tests/check_patch_live.c tests/patching.h tests/snippet.h
 check_placement_SOURCES = tests/check_placement.c tests/sanitized.h tests/spans.h
 check_policy_SOURCES = tests/check_policy.c tests/loop.h tests/snippet.h
+check_probe_SOURCES = tests/check_probe.c tests/loop.h tests/snippet.h
 check_pool_SOURCES = tests/check_pool.c tests/sanitized.h tests/spans.h
 check_recording_SOURCES = tests/check_recording.c
 check_recording_CPPFLAGS = $(stress_cppflags)

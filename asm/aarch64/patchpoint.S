@@ -25,7 +25,7 @@
  *          target = patchpoint_slow(record, &regs);
  *      }
  *      if (thread) thread->exit_fp = 0;
- *      restore what a C function may change;
+ *      load what a C function may change, from regs; if (record->edited) all of the class;
  *      return target;
  *
  * The state is loaded with acquire, which pairs with the release store that
@@ -33,6 +33,7 @@
  *
  *      FP + 8      return address into the site
  *      FP          site's FP              <- thread->exit_fp
+ *      SP + 816    record
  *      SP + 808    live_vector            MASK
  *      SP + 800    thread or 0
  *      SP          struct pp_regs
@@ -45,7 +46,8 @@
 
 #define THREAD sp, #PP_REGS_SIZE
 #define LIVE_VECTOR sp, #(PP_REGS_SIZE + 8)
-#define FRAME (PP_REGS_SIZE + 16)
+#define RECORD sp, #(PP_REGS_SIZE + 16)
+#define FRAME (PP_REGS_SIZE + 32)
 #define GPR(number) sp, #(PP_REGS_GPR + 8 * (number))
 #define VECTOR(number) sp, #(PP_REGS_VECTOR + 16 * (number))
 #define PRESERVED 0x1ff80000            /* x19-x28 */
@@ -91,7 +93,8 @@
     stp     x10, x11, [GPR(10)]
     stp     x12, x13, [GPR(12)]
     stp     x14, x15, [GPR(14)]
-    stp     x17, x18, [GPR(17)]         /* x17 for this stub */
+    str     x18, [GPR(18)]
+    str     x17, [RECORD]
     mrs     x10, nzcv
     stp     x30, x10, [sp, #PP_REGS_PC] /* and PP_REGS_FLAGS */
     ldr     x1, [x29]                   /* site's FP */
@@ -108,7 +111,7 @@
     cbnz    x0, .L\name\()_passed
     mov     x10, #\class
     str     x10, [sp, #PP_REGS_CLASS]
-    ldr     x17, [GPR(17)]
+    ldr     x17, [RECORD]
     .endm
 
 /* Only to be shown: C keeps them. */
@@ -138,7 +141,7 @@
  * The rest of pp_regs, to C and back: x0-x15 are free, and the target is in x16
  * at the end.
  */
-    .macro  call_slow name
+    .macro  call_slow name, edited=1
     ldp     x9, x11, [x29]              /* site's FP, return address */
     str     x9, [sp, #PP_REGS_FP]
     add     x10, x29, #16               /* SP at the site */
@@ -152,6 +155,17 @@
     mov     x1, sp
     bl      patchpoint_slow
     mov     x16, x0
+    .if     \edited
+    ldr     x17, [RECORD]
+    ldr     w10, [x17, #PP_SITE_EDITED]
+    cbz     w10, .L\name\()_unedited
+    ldp     x19, x20, [GPR(19)]
+    ldp     x21, x22, [GPR(21)]
+    ldp     x23, x24, [GPR(23)]
+    ldp     x25, x26, [GPR(25)]
+    ldp     x27, x28, [GPR(27)]
+.L\name\()_unedited:
+    .endif
 
     ldr     w12, [sp, #PP_REGS_FP_CONTROL]
     ldr     w13, [sp, #PP_REGS_FP_CONTROL + 4]
@@ -198,7 +212,7 @@
 CODE(patchpoint_abi)
     open_stub patchpoint_abi
     call_count patchpoint_abi, PP_SAVE_ABI_VALUE
-    call_slow patchpoint_abi
+    call_slow patchpoint_abi, edited=0
     close_stub patchpoint_abi
 END(patchpoint_abi)
 

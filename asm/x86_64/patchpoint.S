@@ -26,7 +26,7 @@
  *          target = patchpoint_slow(record, &regs);
  *      }
  *      if (thread) thread->exit_fp = 0;
- *      restore what a C function may change;
+ *      load what a C function may change, from regs; if (record->edited) all of the class;
  *      return target;
  *
  * A target, once set, is always a published one, and x86-64 keeps loads in
@@ -39,7 +39,7 @@
  *      SP + 448    zmm0-zmm31, 64-aligned V512; or ymm0-ymm15, 32-aligned: V256
  *      SP + 440    live_vector            MASK
  *      SP + 432    thread or 0
- *      SP + 416    record; scratch
+ *      SP + 416    record until C has returned; scratch
  *      SP          struct pp_regs, 16-aligned
  *
  * V256 and V512 give C clean upper halves (vzeroupper), so that code with SSE
@@ -138,7 +138,7 @@
  * The rest of pp_regs, to C and back: rax, rcx, rdx, rsi, rdi and r8-r11 are
  * free, and the target is in r11 at the end.
  */
-    .macro  call_slow name
+    .macro  call_slow name, edited=1
     lea     16(%rbp), %rax          /* SP at the site */
     mov     %rax, PP_REGS_SP(%rsp)
     mov     0(%rbp), %rcx           /* site's FP */
@@ -160,6 +160,17 @@
     mov     %rsp, %rsi
     call    patchpoint_slow
     mov     %rax, %r11
+    .if     \edited
+    mov     RECORD, %rcx
+    cmpl    $0, PP_SITE_EDITED(%rcx)
+    je      .L\name\()_unedited
+    mov     GPR(3), %rbx
+    mov     GPR(12), %r12
+    mov     GPR(13), %r13
+    mov     GPR(14), %r14
+    mov     GPR(15), %r15
+.L\name\()_unedited:
+    .endif
 
     stmxcsr SCRATCH
     mov     SCRATCH, %eax
@@ -207,7 +218,7 @@
 CODE(patchpoint_abi)
     open_stub patchpoint_abi, FRAME, 16
     call_count patchpoint_abi, PP_SAVE_ABI_VALUE
-    call_slow patchpoint_abi
+    call_slow patchpoint_abi, edited=0
     close_stub patchpoint_abi
 END(patchpoint_abi)
 

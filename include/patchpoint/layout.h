@@ -47,7 +47,8 @@
 #define PP_SITE_RESUME 20       /* unsigned 32 bits: from the stub's return address to the resume address */
 #define PP_SITE_LIVE_GPR 24     /* 32 bits: what a site of PP_SAVE_MASK keeps, by register number */
 #define PP_SITE_LIVE_VECTOR 28  /* 32 bits */
-#define PP_SITE_HEAD_SIZE 32
+#define PP_SITE_EDITED 32       /* 32 bits: not 0 if a probe may change registers that C keeps */
+#define PP_SITE_HEAD_SIZE 40
 
 /* Values of PP_SITE_STATE.  A plain number, so that assembler can compare with it. */
 #define PP_SITE_IDLE 0

@@ -31,6 +31,9 @@
  *                          (pp_emit_site_cold), which calls and jumps back behind the
  *                          site; then every pass is a hit
  *
+ * A polled or armed site may have a probe, which changes registers and goes on: for
+ * debuggers, profilers and tracers, which transitions are not for.
+ *
  * The counter or flag is a word of tier-0's frame, of the site's record, of the
  * host's data at any address (movabs $word, %r11; ldr x17, literal), or behind the
  * pp_thread (mov thread(%rbp), %r11; ldr x17, [x29, #thread]).
@@ -80,6 +83,16 @@ typedef pp_status pp_produce(void *host, pp_site *site, const pp_regs *regs, pp_
 typedef const void *pp_poll(void *host, pp_site *site, const pp_regs *regs);
 
 /*
+ * A probe: as pp_poll, at a polled site or at one of PP_SITE_ARMED, which calls it at each
+ * pass while it is armed; and it may write into `regs`.  Compiled code goes on, at the
+ * site or where the probe says, with what is there then: all registers that the class
+ * keeps and shows, those that C functions keep among them, of PP_SAVE_MASK the named ones;
+ * fp_control, and on x86-64 DF in `flags`.  SP, FP and the stub's own registers stay what
+ * they are, whatever is written.
+ */
+typedef const void *pp_probe(void *host, pp_site *site, pp_regs *regs);
+
+/*
  * A forced site without an entry, and why: what the producer or the check of its
  * entry returned, PP_E_BUSY while another thread produces, PP_E_STALE if the site is
  * disabled.  Returns where to go, or NULL for `otherwise`.  The site's first byte,
@@ -119,17 +132,19 @@ typedef struct pp_site_desc {
     int32_t thread_offset;        /* frame slot with the pp_thread, from FP, so that walkers see
                                      this frame while the producer runs; 0: none */
     const pp_tier0_layout *tier0; /* copied: the frame at this site */
-    pp_produce *produce;          /* COUNTED, FORCED */
+    pp_produce *produce;          /* COUNTED, FORCED; ARMED without a probe */
     void *host;
     pp_error *error;
     uint32_t live_gpr;            /* PP_SAVE_MASK, else 0: the general registers that are kept and
                                      shown, 1 << hardware number; not the stub's own */
     uint32_t live_vector;         /* and the vector registers, 128 bits of each */
     void *word;                   /* PP_COUNTER_DATA, else NULL; aligned */
-    pp_poll *poll;                /* POLLED, else NULL */
+    pp_poll *poll;                /* POLLED without a probe, else NULL */
     const void *otherwise;        /* FORCED, else NULL: where a pass without an entry goes; code
                                      that expects tier-0's frame.  No pass ever falls through */
     pp_refused *refused;          /* FORCED: asked before; may be NULL */
+    pp_probe *probe;              /* POLLED, ARMED, else NULL; not with PP_SAVE_ABI.  Such a site leads
+                                     to no entry */
 } pp_site_desc;
 
 /*

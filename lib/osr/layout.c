@@ -42,6 +42,7 @@ AT(PP_SITE_RESUME, struct site_record, resume);
 AT(PP_SITE_LIVE_GPR, struct site_record, live_gpr);
 AT(PP_SITE_LIVE_VECTOR, struct site_record, live_vector);
 IS(PP_SITE_LIVE_VECTOR, PP_SITE_LIVE_GPR + 4); /* loaded as a pair */
+AT(PP_SITE_EDITED, struct site_record, edited);
 IS(PP_SITE_HEAD_SIZE, sizeof(struct site_record));
 AT(0, struct site, head);
 

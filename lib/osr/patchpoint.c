@@ -169,7 +169,8 @@ static uintptr_t pass_forced(struct site *site, uint32_t state, const struct pp_
     return target != 0 ? target : (uintptr_t) site->desc.otherwise;
 }
 
-static uintptr_t pass_polled(struct site *site, uint32_t state, const struct pp_regs *regs)
+/* And armed sites with a probe. */
+static uintptr_t pass_polled(struct site *site, uint32_t state, struct pp_regs *regs)
 {
     count(&site->slow_paths);
     if (state == PP_SITE_DISABLED)
@@ -177,6 +178,8 @@ static uintptr_t pass_polled(struct site *site, uint32_t state, const struct pp_
     /* Before the call, so that a request that comes meanwhile is not lost. */
     if (site->desc.counter == PP_COUNTER_SITE)
         atomic_exchange_explicit(&site->head.counter, 0, memory_order_acquire);
+    if (site->desc.probe != NULL)
+        return (uintptr_t) site->desc.probe(site->desc.host, site_handle(site), regs);
     return (uintptr_t) site->desc.poll(site->desc.host, site_handle(site), regs);
 }
 
@@ -185,17 +188,18 @@ uintptr_t patchpoint_slow(struct site_record *record, struct pp_regs *regs)
     struct site *site = (struct site *) record;
     int kept = errno;
     uint32_t state = atomic_load_explicit(&record->state, memory_order_acquire);
+    const uintptr_t resume = regs->pc + record->resume; /* a probe may overwrite it */
     uintptr_t target;
 
     hide_red_zone(site, regs);
     if (site->desc.kind == PP_SITE_COUNTED)
         target = pass_counted(site, state, regs);
-    else if (site->desc.kind == PP_SITE_ARMED)
+    else if (site->desc.kind == PP_SITE_ARMED && site->desc.probe == NULL)
         target = pass_armed(site, regs);
     else if (site->desc.kind == PP_SITE_FORCED)
         target = pass_forced(site, state, regs);
     else
         target = pass_polled(site, state, regs);
     errno = kept;
-    return target != 0 ? target : regs->pc + record->resume;
+    return target != 0 ? target : resume;
 }

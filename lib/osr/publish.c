@@ -70,7 +70,7 @@ pp_status pp_site_publish(pp_site *handle, pp_entry *entry)
     struct site *site = site_from(handle);
     if (site == NULL)
         return handle == NULL || entry == NULL ? PP_E_ARG : PP_E_STALE;
-    if (entry == NULL || site->desc.kind == PP_SITE_POLLED)
+    if (entry == NULL || site->desc.kind == PP_SITE_POLLED || site->desc.probe != NULL)
         return PP_E_ARG;
     /* Refused before anything moves; site_publish asks again, with a reference. */
     pp_status status = entry_check(entry, site->record.pool, &site->desc);

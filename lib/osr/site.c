@@ -55,6 +55,7 @@ pp_status pp_site_create(pp_pool *pool, const pp_site_desc *given, pp_site **res
     site->head.thread_offset = desc.thread_offset;
     site->head.live_gpr = desc.live_gpr;
     site->head.live_vector = desc.live_vector;
+    site->head.edited = site_desc_is_edited(&desc);
     pp_site_layout layout;
     if (desc.kind == PP_SITE_ARMED)
         (void) isa_host.emit_site_cold(&site->desc, (uintptr_t) &site->head,

@@ -15,11 +15,13 @@
 #define RED_ZONE_BYTES 128
 #define SITE_FLAGS (PP_SITE_RED_ZONE | PP_SITE_BYTE)
 #define LIVE_GPRS 0xf7ffu               /* not r11 */
+#define PRESERVED 0xf008u               /* rbx, r12-r15 */
 #define LIVE_VECTORS 0xffffu
 #else
 #define RED_ZONE_BYTES 0
 #define SITE_FLAGS PP_SITE_BYTE
 #define LIVE_GPRS 0xbffcffffu           /* not x16, x17, x30 */
+#define PRESERVED 0x1ff80000u           /* x19-x28 */
 #define LIVE_VECTORS 0xffffffffu
 #endif
 
@@ -88,10 +90,17 @@ static pp_status check_kind(const pp_site_desc *desc)
     if (desc->kind == PP_SITE_COUNTED
         && (desc->threshold < 1 || desc->threshold > SITE_THRESHOLD_MAX))
         return error_set(error, PP_E_ARG, "threshold: %d", (int) desc->threshold);
-    if ((desc->produce == NULL) != polled)
-        return error_set(error, PP_E_ARG, polled ? "produce: not polled" : "produce: missing");
-    if ((desc->poll != NULL) != polled)
-        return error_set(error, PP_E_ARG, polled ? "poll: missing" : "poll: not polled");
+    const bool probe = desc->probe != NULL;
+    if (probe && !polled && desc->kind != PP_SITE_ARMED)
+        return error_set(error, PP_E_ARG, "probe: neither polled nor armed");
+    if (probe && desc->save == PP_SAVE_ABI)
+        return error_set(error, PP_E_ARG, "save: ABI does not show what a probe may change");
+    if ((desc->produce == NULL) != (polled || probe))
+        return error_set(error, PP_E_ARG, polled ? "produce: not polled"
+                                          : probe ? "produce: a probe" : "produce: missing");
+    if ((desc->poll != NULL) != (polled && !probe))
+        return error_set(error, PP_E_ARG, !polled ? "poll: not polled"
+                                          : probe ? "poll: a probe" : "poll: missing");
     if ((desc->otherwise != NULL) != forced || (desc->refused != NULL && !forced))
         return error_set(error, PP_E_ARG, forced ? "otherwise: missing" : "otherwise: not forced");
     if ((uintptr_t) desc->otherwise % isa_host.code_align != 0)
@@ -174,4 +183,9 @@ pp_status site_desc_check(const pp_site_desc *desc, pp_tier0_layout *tier0)
     if (status == PP_OK && desc->thread_offset != 0)
         status = check_slot(desc, tier0, desc->thread_offset, 8, "thread_offset");
     return status;
+}
+
+uint32_t site_desc_is_edited(const pp_site_desc *desc)
+{
+    return desc->probe != NULL && (desc->save != PP_SAVE_MASK || (desc->live_gpr & PRESERVED) != 0);
 }

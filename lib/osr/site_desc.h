@@ -13,4 +13,7 @@
 /* PP_E_ARG, PP_E_UNSUPPORTED, with the reason; `tier0` receives the normalized frame. */
 pp_status site_desc_check(const pp_site_desc *desc, pp_tier0_layout *tier0);
 
+/* Whether a probe may change registers that C functions keep: what a record says as `edited`. */
+uint32_t site_desc_is_edited(const pp_site_desc *desc);
+
 #endif
