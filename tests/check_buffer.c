@@ -181,6 +181,27 @@ static pthread_barrier_t all_done;
 
 pp_regs entered_regs; /* of whichever thread came last */
 
+static const pp_value values[] = {
+    { PP_AT_SLOT(AT_N), PP_AT_BUFFER(0), .bytes = 8 },
+    { PP_AT_SLOT(AT_SUM), PP_AT_BUFFER(8), .bytes = 8 },
+    { PP_AT_SLOT(AT_THREAD), PP_AT_GPR(OTHER), .bytes = 8 },
+};
+
+/* A method whose site leads to this body. */
+static pp_entry *open_method(struct method *method, pp_pool *pool, const pp_trace *body)
+{
+    struct method_shape shape = { .kind = METHOD_SUM, .save = PP_SAVE_GPR, .with_thread = true,
+                                  .threshold = 5, .hits = 1 };
+    pp_entry *entry;
+    ck_assert_int_eq(method_open(method, pool, &shape), PP_OK);
+    pp_entry_desc desc = { .size = sizeof desc, .style = PP_BUFFER, .tier0 = &method->tier0,
+                           .code = pp_trace_entry(body), .thread_offset = AT_THREAD,
+                           .values = values, .value_count = 3 };
+    ck_assert_int_eq(pp_entry_create(pool, &desc, &entry), PP_OK);
+    ck_assert_int_eq(pp_site_publish(method->sites[0], entry), PP_OK);
+    return entry;
+}
+
 /* A body: `entered`, which goes on to entered_check. */
 static pp_trace *link_body(pp_pool *pool)
 {
@@ -234,24 +255,11 @@ static void *run_many(void *method)
 
 START_TEST(threads_have_buffers_of_their_own)
 {
-    static const pp_value values[] = {
-        { PP_AT_SLOT(AT_N), PP_AT_BUFFER(0), .bytes = 8 },
-        { PP_AT_SLOT(AT_SUM), PP_AT_BUFFER(8), .bytes = 8 },
-        { PP_AT_SLOT(AT_THREAD), PP_AT_GPR(OTHER), .bytes = 8 },
-    };
-    struct method_shape shape = { .kind = METHOD_SUM, .save = PP_SAVE_GPR, .with_thread = true,
-                                  .threshold = 5, .hits = 1 };
     struct method method;
     pthread_t threads[THREADS];
     pp_pool *pool;
-    pp_entry *entry;
     ck_assert_int_eq(pp_pool_create(NULL, &pool), PP_OK);
-    ck_assert_int_eq(method_open(&method, pool, &shape), PP_OK);
-    pp_entry_desc desc = { .size = sizeof desc, .style = PP_BUFFER, .tier0 = &method.tier0,
-                           .code = pp_trace_entry(link_body(pool)), .thread_offset = AT_THREAD,
-                           .values = values, .value_count = 3 };
-    ck_assert_int_eq(pp_entry_create(pool, &desc, &entry), PP_OK);
-    ck_assert_int_eq(pp_site_publish(method.sites[0], entry), PP_OK);
+    open_method(&method, pool, link_body(pool));
     ck_assert_int_eq(pthread_barrier_init(&all_done, NULL, THREADS), 0);
     for (unsigned i = 0; i < THREADS; i++)
         ck_assert_int_eq(pthread_create(&threads[i], NULL, run_many, &method), 0);
@@ -268,6 +276,63 @@ START_TEST(threads_have_buffers_of_their_own)
 }
 END_TEST
 
+/* ---- compiled bodies --------------------------------------------------------- */
+
+/*
+ * A function of a buffer and a thread: loads n and sum into registers that it has saved,
+ * calls pp_buffer_release, and finishes the sum.
+ */
+static pp_trace *link_function(pp_pool *pool)
+{
+    struct snippet s = { 0 };
+    pp_frame_rule rule = { .size = sizeof rule, .kind = PP_FRAME_RECORD };
+    pp_symbol release = pp_symbol_define(pool, "release", (const void *) pp_buffer_release);
+    pp_trace *trace;
+#if defined __x86_64__
+    SNIPPET_CODE(&s, 0x55, 0x48, 0x89, 0xe5, 0x53, 0x41, 0x54); /* push; mov; push %rbx, %r12 */
+    SNIPPET_CODE(&s, 0x48, 0x8b, 0x1f, 0x4c, 0x8b, 0x67, 0x08); /* mov (%rdi), %rbx; 8, %r12 */
+    SNIPPET_CODE(&s, 0x48, 0x89, 0xf8, 0x48, 0x89, 0xf7, 0x48, 0x89, 0xc6); /* rdi <-> rsi */
+    snippet_call(&s, release);
+    SNIPPET_CODE(&s, 0x49, 0x01, 0xdc, 0x48, 0xff, 0xcb, 0x75, 0xf8); /* add; dec %rbx; jnz */
+    SNIPPET_CODE(&s, 0x4c, 0x89, 0xe0, 0x41, 0x5c, 0x5b, 0x5d, 0xc3); /* mov %r12, %rax; pops */
+#else
+    SNIPPET_WORDS(&s, 0xa9be7bfd, 0x910003fd, 0xa90153f3); /* stp, #-32; mov; stp x19, x20 */
+    SNIPPET_WORDS(&s, 0xa9405013, 0xaa0003e9, 0xaa0103e0, 0xaa0903e1); /* ldp; x0 <-> x1 */
+    snippet_call(&s, release);
+    SNIPPET_WORDS(&s, 0x8b130294, 0xf1000673, 0x54ffffc1); /* add x20; subs x19; b.ne */
+    SNIPPET_WORDS(&s, 0xaa1403e0, 0xa94153f3, 0xa8c27bfd, 0xd65f03c0); /* mov x0; ldps; ret */
+    rule.cfa_offset = 32;
+#endif
+    pp_trace_desc desc = snippet_desc(&s);
+    desc.frame = &rule;
+    ck_assert_int_eq(pp_trace_link(pool, &desc, &trace), PP_OK);
+    snippet_free(&s);
+    return trace;
+}
+
+/* One buffer is enough: each activation has given it back before the next one. */
+START_TEST(compiled_bodies_give_their_buffers_back)
+{
+    struct method method;
+    pp_pool *pool;
+    pp_site_stats stats = { .size = sizeof stats };
+    give_buffers(16, 1);
+    ck_assert_int_eq(pp_pool_create(NULL, &pool), PP_OK);
+    open_method(&method, pool, link_function(pool));
+    for (uint64_t n = 1; n < 100; n++) {
+        uint64_t saved[SAVE_SLOTS] = { 6, 7, 8, 9 }, result;
+        ck_assert(method_run(&method, &thread, n, NULL, 1, saved, &result));
+        ck_assert_uint_eq(result, n * (n + 1) / 2);
+        ck_assert_ptr_null(pp_buffer_next(&thread, NULL));
+    }
+    ck_assert_int_eq(pp_site_get_stats(method.sites[0], &stats), PP_OK);
+    ck_assert_uint_eq(stats.transitions, 95);
+    ck_assert_uint_eq(stats.refusals, 0);
+    ck_assert_int_eq(method_close(&method), PP_OK);
+    pp_pool_destroy(pool);
+}
+END_TEST
+
 int main(void)
 {
     Suite *suite = suite_create("buffer");
@@ -278,6 +343,7 @@ int main(void)
     tcase_add_test(tests, frames_that_are_gone_have_none);
     tcase_add_test(tests, another_thread_gives_a_buffer_back);
     tcase_add_test(tests, threads_have_buffers_of_their_own);
+    tcase_add_test(tests, compiled_bodies_give_their_buffers_back);
     suite_add_tcase(suite, tests);
     SRunner *runner = srunner_create(suite);
     srunner_run_all(runner, CK_ENV);
