@@ -173,7 +173,7 @@ enum { THREADS = 4, RUNS = 1000 };
 /* Each body leaves its buffer here and gives back an earlier one, mostly another thread's. */
 static struct lot {
     pp_thread *thread;
-    const void *buffer;
+    _Atomic(const void *) buffer; /* stored last */
 } lots[THREADS * RUNS];
 static _Atomic unsigned lot_count, lots_lost;
 
@@ -226,11 +226,9 @@ uintptr_t entered_check(uintptr_t first, uintptr_t second)
     uint64_t n = buffer[0], sum = buffer[1];
     unsigned at = atomic_fetch_add(&lot_count, 1);
     lots[at].thread = (pp_thread *) second;
-    atomic_thread_fence(memory_order_release);
-    *(const void *volatile *) &lots[at].buffer = buffer;
+    atomic_store_explicit(&lots[at].buffer, buffer, memory_order_release);
     if (at >= THREADS) {
-        const void *other = *(const void *volatile *) &lots[at - THREADS].buffer;
-        atomic_thread_fence(memory_order_acquire);
+        const void *other = atomic_load_explicit(&lots[at - THREADS].buffer, memory_order_acquire);
         if (other != NULL && pp_buffer_release(lots[at - THREADS].thread, other) != PP_OK)
             atomic_fetch_add(&lots_lost, 1);
     }
