@@ -62,6 +62,7 @@ check_PROGRAMS += \
 	check_pool \
 	check_probe \
 	check_recording \
+	check_refusals \
 	check_region \
 	check_reloc \
 	check_reserve \
@@ -135,6 +136,9 @@ check_osr_LDADD = libstress.la $(LDADD)
 check_passage_SOURCES = tests/check_passage.c
 check_passage_CPPFLAGS = $(AM_CPPFLAGS) -I$(top_srcdir)
 check_passage_LDADD = libstress.la $(LDADD)
+check_refusals_SOURCES = tests/check_refusals.c
+check_refusals_CPPFLAGS = $(AM_CPPFLAGS) -I$(top_srcdir)
+check_refusals_LDADD = libstress.la $(LDADD)
 check_patch_SOURCES = tests/check_patch.c tests/patching.h tests/snippet.h
 check_patch_bytes_SOURCES = tests/check_patch_bytes.c
 check_patch_live_SOURCES = tests/check_patch_live.c tests/patching.h tests/snippet.h
