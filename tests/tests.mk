@@ -34,6 +34,7 @@ examples_span_LDADD = libpatchpoint.la
 if HAVE_CHECK
 check_PROGRAMS += \
 	check_armed \
+	check_balance \
 	check_batch \
 	check_buffer \
 	check_buffered \
@@ -97,6 +98,10 @@ check_SCRIPTS = \
 	tests/check_stress.sh
 
 check_armed_SOURCES = tests/check_armed.c tests/loop.h tests/snippet.h
+check_balance_SOURCES = tests/balance.h tests/check_balance.c tests/step.c tests/step.h \
+	stress/suspend.c stress/suspend.h
+check_balance_CPPFLAGS = $(AM_CPPFLAGS) -I$(top_srcdir)
+check_balance_LDADD = libstress.la $(LDADD) $(LIBUNWIND_LIBS)
 check_batch_SOURCES = tests/check_batch.c tests/snippet.h
 check_buffer_SOURCES = tests/check_buffer.c tests/entered.h tests/snippet.h
 check_buffer_CPPFLAGS = $(AM_CPPFLAGS) -I$(top_srcdir) -I$(srcdir)/tests
