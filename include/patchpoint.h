@@ -21,6 +21,7 @@
  *   emit.h        instruction bytes for hosts, on both architectures
  *   policy.h      when sites trigger, and what failures cost
  *   force.h       triggers where a test wants them
+ *   method.h      sites that belong together
  *   fault.h       failures of the system by script, for tests of hosts
  *   frame.h       frame rules: how to unwind a kind of frame
  *   layout.h      offsets and register numbers, for C and for assembler
@@ -40,6 +41,7 @@
 #include <patchpoint/emit.h>
 #include <patchpoint/fault.h>
 #include <patchpoint/force.h>
+#include <patchpoint/method.h>
 #include <patchpoint/frame.h>
 #include <patchpoint/layout.h>
 #include <patchpoint/osr.h>

@@ -55,6 +55,7 @@ check_PROGRAMS += \
 	check_lookup \
 	check_osr \
 	check_passage \
+	check_method \
 	check_patch \
 	check_patch_bytes \
 	check_patch_live \
@@ -148,6 +149,7 @@ check_patch_SOURCES = tests/check_patch.c tests/patching.h tests/snippet.h
 check_patch_bytes_SOURCES = tests/check_patch_bytes.c
 check_patch_live_SOURCES = tests/check_patch_live.c tests/patching.h tests/snippet.h
 check_placement_SOURCES = tests/check_placement.c tests/sanitized.h tests/spans.h
+check_method_SOURCES = tests/check_method.c tests/loop.h tests/snippet.h
 check_policy_SOURCES = tests/check_policy.c tests/loop.h tests/snippet.h
 check_probe_SOURCES = tests/check_probe.c tests/loop.h tests/snippet.h
 check_pool_SOURCES = tests/check_pool.c tests/sanitized.h tests/spans.h

@@ -62,8 +62,9 @@
 extern "C" {
 #endif
 
-/* A handle.  What never was one of this process, or whose pool is gone, must not be passed. */
+/* Handles.  What never was one of this process, or whose pool is gone, must not be passed. */
 typedef struct pp_site pp_site;
+typedef struct pp_method pp_method; /* method.h */
 
 /*
  * Produce optimized code for a site: called by the one thread that won, with
@@ -145,11 +146,13 @@ typedef struct pp_site_desc {
     pp_refused *refused;          /* FORCED: asked before; may be NULL */
     pp_probe *probe;              /* POLLED, ARMED, else NULL; not with PP_SAVE_ABI.  Such a site leads
                                      to no entry */
+    pp_method *method;            /* that it is a site of, or NULL; not with POLLED or a probe */
 } pp_site_desc;
 
 /*
  * Errors: PP_E_ARG; PP_E_UNSUPPORTED for a save class that the processor or the
- * system does not have, with the reason; PP_E_NOMEM.
+ * system does not have, with the reason; PP_E_STALE, PP_E_FAULT for a method that was
+ * destroyed or is another pool's; PP_E_NOMEM.
  */
 PP_API pp_status pp_site_create(pp_pool *pool, const pp_site_desc *desc,
                                 pp_site **site) PP_MUST_CHECK;

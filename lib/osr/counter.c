@@ -40,7 +40,8 @@ uintptr_t patchpoint_count(struct site_record *record, uintptr_t fp, uintptr_t p
     const uint64_t hits = atomic_load_explicit(&site->hits, memory_order_relaxed) + 1;
     const int32_t passes = policy_steady_passes(policy, site->desc.threshold);
     if (hits >= policy_hits(policy, site->desc.hits) || passes == 0
-        || atomic_load_explicit(&site->level, memory_order_relaxed) != 0)
+        || atomic_load_explicit(&site->level, memory_order_relaxed) != 0
+        || method_is_eager(site->method))
         return 0;
     count(&site->slow_paths);
     atomic_store_explicit(&site->hits, hits, memory_order_relaxed);

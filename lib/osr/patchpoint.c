@@ -48,7 +48,7 @@ static void rearm(struct site *site, uint32_t state, const struct pp_regs *regs)
 
 static uint32_t hits_of(const struct site *site)
 {
-    return policy_hits(site_policy(site), site->desc.hits);
+    return method_is_eager(site->method) ? 1 : policy_hits(site_policy(site), site->desc.hits);
 }
 
 /* Whether this pass of a site that could trigger is to do so. */
@@ -61,7 +61,22 @@ static bool is_due(struct site *site, struct force *force)
 /* Whether this pass is the one, of all threads' passes, that produces. */
 static bool wins(struct site *site)
 {
-    return site_move(site, 1u << PP_SITE_IDLE | 1u << PP_SITE_COUNTING, PP_SITE_TRIGGERED);
+    const uint32_t from = 1u << PP_SITE_IDLE | 1u << PP_SITE_COUNTING;
+    if (!(from >> atomic_load_explicit(&site->head.state, memory_order_relaxed) & 1))
+        return false;
+    pp_status status = method_begin(site);
+    if (status != PP_OK) {
+        site_refuse(site, status);
+        atomic_fetch_add_explicit(&site->level, 1, memory_order_relaxed);
+        return false;
+    }
+    if (!site_move(site, from, PP_SITE_TRIGGERED)) {
+        method_undo(site->method);
+        return false;
+    }
+    if (site->method != NULL)
+        atomic_store_explicit(&site->share, SHARE_MAKING, memory_order_relaxed);
+    return true;
 }
 
 /*

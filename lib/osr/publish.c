@@ -44,6 +44,7 @@ pp_status site_fail(struct site *site, uint32_t from, pp_status why)
     atomic_store_explicit(&site->hits, 0, memory_order_relaxed);
     atomic_fetch_add_explicit(&site->level, 1, memory_order_relaxed);
     uint64_t failures = atomic_fetch_add_explicit(&site->failures, 1, memory_order_relaxed) + 1;
+    method_fail(site);
     site_move(site, from, site_after_failure(site, failures));
     return why;
 }
@@ -58,6 +59,7 @@ pp_status site_publish(struct site *site, const pp_entry *handle)
     atomic_store_explicit(&site->head.target, entry->target, memory_order_relaxed);
     atomic_store_explicit(&site->level, 0, memory_order_relaxed);
     atomic_store_explicit(&site->failures, 0, memory_order_relaxed);
+    method_succeed(site);
     /* Pairs with the acquire load of the stub: READY seen, target seen. */
     atomic_store_explicit(&site->head.state,
                           entry_is_guarded(entry) ? PP_SITE_GUARDED : PP_SITE_READY,
@@ -112,6 +114,7 @@ bool site_disable(struct site *site)
 {
     if (!site_move(site, ~(1u << PP_SITE_TRIGGERED | 1u << PP_SITE_COMPILING), PP_SITE_DISABLED))
         return false;
+    method_fail(site); /* it was pending, or has nothing to end */
     if (site->desc.counter == PP_COUNTER_SITE)
         atomic_store_explicit(&site->head.counter,
                               site->desc.kind == PP_SITE_POLLED ? 0 : INT32_MAX,

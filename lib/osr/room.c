@@ -22,6 +22,8 @@ struct osr_state *osr_state_locked(pp_pool *pool)
     state->entries.offset = offsetof(struct entry, record);
     state->pins.record_size = sizeof(struct pin);
     state->pins.offset = offsetof(struct pin, record);
+    state->methods.record_size = sizeof(struct method);
+    state->methods.offset = offsetof(struct method, record);
     atomic_store_explicit(&state->policy.seed, 1, memory_order_relaxed);
     pool_set_room_state(pool, ROOM_OSR, state);
     return state;
@@ -37,6 +39,7 @@ static void osr_close(pp_pool *pool)
     record_list_close(pool, &state->sites);
     record_list_close(pool, &state->entries);
     record_list_close(pool, &state->pins);
+    record_list_close(pool, &state->methods);
     pool_meta_free(pool, state, sizeof *state);
 }
 
@@ -47,10 +50,11 @@ static void osr_close(pp_pool *pool)
  */
 static pp_status verify_locked(struct osr_state *state, pp_error *error)
 {
-    uint64_t held = 0, references = 0;
+    uint64_t held = 0, references = 0, members = 0, counted = 0;
     for (struct record *r = state->sites.live; r != NULL; r = r->next) {
         struct site *site = (struct site *) ((char *) r - state->sites.offset);
         struct entry *entry = atomic_load_explicit(&site->entry, memory_order_acquire);
+        members += site->method != NULL;
         if (entry == NULL)
             continue;
         held++;
@@ -63,6 +67,11 @@ static pp_status verify_locked(struct osr_state *state, pp_error *error)
         if (count != ENTRY_CLOSED) /* else a thread is about to take it off the list */
             references += count;
     }
+    for (struct record *r = state->methods.live; r != NULL; r = r->next)
+        counted += ((struct method *) ((char *) r - state->methods.offset))->sites;
+    if (members != counted)
+        return error_set(error, PP_E_FAULT, "methods: %llu sites, but %llu are counted",
+                         (unsigned long long) members, (unsigned long long) counted);
     if (held > references)
         return error_set(error, PP_E_FAULT, "entries: %llu references, but %llu sites lead to one",
                          (unsigned long long) references, (unsigned long long) held);

@@ -15,20 +15,25 @@
 #define DESC_BYTES offsetof(pp_site_desc, live_gpr) /* of the first layout */
 
 /* A site that goes by the pool's policy and by what the pool forces, from here on. */
-static struct site *take(pp_pool *pool)
+static pp_status take_locked(pp_pool *pool, const pp_method *method, struct site **result)
 {
-    pool_lock(pool);
     struct osr_state *state = osr_state_locked(pool);
     struct record *record = state != NULL ? record_take_locked(pool, &state->sites) : NULL;
-    struct site *site = NULL;
-    if (record != NULL) {
-        site = (struct site *) ((char *) record - state->sites.offset);
-        atomic_store_explicit(&site->policy, &state->policy, memory_order_relaxed);
-        policy_set_force(&site->own_policy, policy_force(&state->policy));
-        site->number = ++state->site_number;
+    if (record == NULL)
+        return PP_E_NOMEM;
+    struct site *site = (struct site *) ((char *) record - state->sites.offset);
+    if (method != NULL) {
+        pp_status status = method_join_locked(pool, method, &site->method);
+        if (status != PP_OK) {
+            record_give_locked(&state->sites, record);
+            return status;
+        }
     }
-    pool_unlock(pool);
-    return site;
+    atomic_store_explicit(&site->policy, &state->policy, memory_order_relaxed);
+    policy_set_force(&site->own_policy, policy_force(&state->policy));
+    site->number = ++state->site_number;
+    *result = site;
+    return PP_OK;
 }
 
 pp_status pp_site_create(pp_pool *pool, const pp_site_desc *given, pp_site **result)
@@ -41,9 +46,13 @@ pp_status pp_site_create(pp_pool *pool, const pp_site_desc *given, pp_site **res
     pp_status status = site_desc_check(&desc, &tier0);
     if (status != PP_OK)
         return status;
-    struct site *site = take(pool);
-    if (site == NULL)
-        return error_set(desc.error, PP_E_NOMEM, "no memory for a site");
+    struct site *site;
+    pool_lock(pool);
+    status = take_locked(pool, desc.method, &site);
+    pool_unlock(pool);
+    if (status != PP_OK)
+        return error_set(desc.error, status, status == PP_E_NOMEM ? "no memory for a site"
+                                                                  : "method: not one of this pool");
 
     site->desc = desc;
     site->desc.error = NULL;
@@ -88,6 +97,8 @@ pp_status pp_site_destroy(pp_pool *pool, pp_site *handle)
     if (entry != NULL)
         entry_release(entry);
     atomic_store_explicit(&site->entry, NULL, memory_order_relaxed);
+    method_forget(site);
+    method_leave_locked(site->method);
     record_give_locked(&((struct osr_state *) pool_room_state(pool, ROOM_OSR))->sites,
                        &site->record);
     pool_unlock(pool);

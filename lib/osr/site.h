@@ -20,6 +20,7 @@
 #define OSR_SITE_H
 
 #include "osr/entry.h"
+#include "osr/method.h"
 #include "osr/policy.h"
 #include "osr/record.h"
 
@@ -48,6 +49,8 @@ struct site {
     _Atomic int last;          /* pp_status: the latest refusal, or PP_OK */
     struct policy own_policy;  /* written under pool_lock */
     const struct policy *_Atomic policy; /* own_policy or the pool's */
+    struct method *method;     /* written once; NULL: none */
+    _Atomic uint32_t share;    /* enum share, in the method's bodies */
     _Atomic uint32_t level;    /* of back-off */
     _Atomic uint32_t defers;   /* calls of pp_site_defer: the producer sees whether there was one */
     _Atomic uint64_t hits;     /* since the site last failed, or began */

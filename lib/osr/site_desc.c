@@ -95,6 +95,8 @@ static pp_status check_kind(const pp_site_desc *desc)
         return error_set(error, PP_E_ARG, "probe: neither polled nor armed");
     if (probe && desc->save == PP_SAVE_ABI)
         return error_set(error, PP_E_ARG, "save: ABI does not show what a probe may change");
+    if (desc->method != NULL && (polled || probe))
+        return error_set(error, PP_E_ARG, "method: of sites that lead to entries");
     if ((desc->produce == NULL) != (polled || probe))
         return error_set(error, PP_E_ARG, polled ? "produce: not polled"
                                           : probe ? "produce: a probe" : "produce: missing");
