@@ -103,6 +103,22 @@ uintptr_t patchpoint_count(struct site_record *record, uintptr_t fp, uintptr_t p
 uintptr_t patchpoint_slow(struct site_record *record, struct pp_regs *regs)
     __attribute__((visibility("hidden")));
 
+/* Registers that functions keep: rbx, r12-r15; x19-x28, d8-d15. */
+#if defined __x86_64__
+#define FORCE_KEPT 5
+#else
+#define FORCE_KEPT 18
+#endif
+
+/* Call a pass, and tell what those registers were before and after it. */
+struct site;
+uintptr_t force_call(uintptr_t (*pass)(struct site *, uint32_t, struct pp_regs *),
+                     struct site *site, uint32_t state, struct pp_regs *regs,
+                     uint64_t kept[2][FORCE_KEPT]) __attribute__((visibility("hidden")));
+
+/* Fill all vector registers of so many bytes, 16, 32 or 64, but what functions keep. */
+void force_fill(uint64_t pattern, unsigned bytes) __attribute__((visibility("hidden")));
+
 /* Called by the code of an entry.  Not a C function. */
 extern const char frame_move[] __attribute__((visibility("hidden")));
 

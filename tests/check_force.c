@@ -228,6 +228,28 @@ START_TEST(forced_transition_is_a_transition)
 }
 END_TEST
 
+/* Flags alone leave the policy in force; a site that becomes ready under them asks C each time. */
+START_TEST(ready_sites_are_verified)
+{
+    struct loop loop;
+    force("verify,clobber");
+    pp_site *site = site_of(&counted, &loop);
+    ck_assert_uint_eq(run(&loop), SUM + 2000000);
+    ck_assert_uint_eq(job.at[0], 2 * THRESHOLD);
+    ck_assert_int_eq(pp_site_state(site), PP_SITE_READY);
+    ck_assert_uint_eq(stats().checks, 2);
+    ck_assert_uint_eq(stats().passes, 0);
+    force("every=1,verify,clobber");
+    ck_assert_uint_eq(run(&loop), SUM + 2000000);
+    ck_assert_uint_eq(run(&loop), SUM + 2000000);
+    ck_assert_uint_eq(stats().checks, 2);
+    ck_assert_uint_eq(stats().mismatches, 0);
+    ck_assert_int_eq(pp_pool_set_force(pool, NULL), PP_OK);
+    ck_assert_uint_eq(run(&loop), SUM + 2000000);
+    ck_assert_uint_eq(job.calls, 1);
+}
+END_TEST
+
 /* The pool's word goes for sites with a policy of their own, and for those made before. */
 START_TEST(policies_are_overridden)
 {
@@ -390,6 +412,7 @@ int main(void)
     tcase_add_test(tests, refused_force_changes_nothing);
     tcase_add_loop_test(tests, chosen_passes_trigger, 0, 2);
     tcase_add_loop_test(tests, forced_transition_is_a_transition, 0, 2);
+    tcase_add_test(tests, ready_sites_are_verified);
     tcase_add_loop_test(tests, policies_are_overridden, 0, 8);
     tcase_add_test(tests, without_force_counters_count_again);
     tcase_add_loop_test(tests, states_are_not_overridden, 0, 2);

@@ -38,6 +38,7 @@ check_PROGRAMS += \
 	check_batch \
 	check_buffer \
 	check_buffered \
+	check_clobber \
 	check_code_span \
 	check_dynamic \
 	check_eh_frame \
@@ -110,6 +111,7 @@ check_buffer_LDADD = libstress.la $(LDADD)
 check_buffered_SOURCES = tests/check_buffered.c tests/entered.h tests/snippet.h
 check_buffered_CPPFLAGS = $(AM_CPPFLAGS) -I$(top_srcdir) -I$(srcdir)/tests
 check_buffered_LDADD = libstress.la $(LDADD)
+check_clobber_SOURCES = tests/check_clobber.c tests/probe.c tests/probe.h
 check_code_span_SOURCES = tests/check_code_span.c tests/snippet.h tests/spans.h
 check_dynamic_SOURCES = tests/check_dynamic.c tests/entered.h tests/snippet.h
 check_dynamic_CPPFLAGS = $(AM_CPPFLAGS) -I$(top_srcdir) -I$(srcdir)/tests
@@ -176,6 +178,7 @@ check_buffered_SOURCES += tests/x86_64/entered.S
 check_dynamic_SOURCES += tests/x86_64/entered.S
 check_guard_SOURCES += tests/x86_64/entered.S
 check_index_SOURCES += tests/x86_64/entered.S
+check_clobber_SOURCES += tests/x86_64/probe.S
 check_save_SOURCES += tests/x86_64/probe.S
 check_stubs_SOURCES += tests/x86_64/probe.S
 check_eh_frame_SOURCES += tests/x86_64/unwind_code.S
@@ -186,6 +189,7 @@ check_buffered_SOURCES += tests/aarch64/entered.S
 check_dynamic_SOURCES += tests/aarch64/entered.S
 check_guard_SOURCES += tests/aarch64/entered.S
 check_index_SOURCES += tests/aarch64/entered.S
+check_clobber_SOURCES += tests/aarch64/probe.S
 check_save_SOURCES += tests/aarch64/probe.S
 check_stubs_SOURCES += tests/aarch64/probe.S
 check_eh_frame_SOURCES += tests/aarch64/unwind_code.S

@@ -17,6 +17,23 @@
  * Producers work as ever, at once or later, and so do failures, attempts and what is
  * published by hand.  Sites of PP_SITE_FORCED and PP_SITE_POLLED are not concerned.
  *
+ * Flags make all slow paths of the pool harder, of sites of any kind and with any mode:
+ *
+ *      "clobber"   registers that the site's class does not keep, and those that a transition's
+ *                  map of values does not read, hold PP_FORCE_PATTERN afterwards, in all the
+ *                  width that the processor has (above ymm registers that are kept: 0), so
+ *                  that code that relied on one is found.  Not the arithmetic flags, and not
+ *                  the stub's own registers
+ *      "verify"    what the stub stored, and the registers that functions keep, are compared
+ *                  with what they were before the host was called.  A difference, because a
+ *                  callback wrote there or does not keep what it must, is counted and put
+ *                  right.  A probe may write there
+ *
+ *      MYJIT_FORCE=every=3,clobber,verify
+ *
+ * Sites that become ready under a flag ask C at every pass, so that each transition is made
+ * harder; those that were ready before are not.
+ *
  * Without force nothing of this costs anything.
  */
 #ifndef PATCHPOINT_FORCE_H
@@ -38,16 +55,24 @@ typedef enum pp_force_mode {
     PP_FORCE_SITES_FROM  /* "sites-from=n": of site n and of all made later */
 } pp_force_mode;
 
+enum pp_force_flags {
+    PP_FORCE_CLOBBER = 1u << 0, /* "clobber" */
+    PP_FORCE_VERIFY = 1u << 1   /* "verify" */
+};
+
+/* No address, and as a number of any width not one. */
+#define PP_FORCE_PATTERN 0x7ff4dead7fa4deadu
+
 typedef struct pp_force {
     size_t size;         /* sizeof(pp_force) */
     pp_force_mode mode;
-    uint32_t flags;      /* 0 */
+    uint32_t flags;      /* enum pp_force_flags */
     uint64_t number;     /* n, from 1; 0 with PP_FORCE_OFF and PP_FORCE_COUNT */
     pp_error *error;
 } pp_force;
 
 /*
- * Read a mode, written as above; NULL or "" is "off".  `force` has its size set, and
+ * Read a mode and flags, in any order with commas between, written as above; NULL or "" is "off".  `force` has its size set, and
  * keeps its error.  PP_E_ARG with the reason, and `force` as it was.  Async-signal-safe.
  */
 PP_API pp_status pp_force_parse(const char *text, pp_force *force) PP_MUST_CHECK;
@@ -69,6 +94,12 @@ typedef struct pp_force_stats {
     uint64_t passes;     /* with a number */
     uint64_t triggers;   /* of these, those that were to trigger */
     uint64_t sites;      /* made in this pool: the latest number */
+    uint64_t checks;     /* slow paths that were verified */
+    uint64_t mismatches; /* of these, those with a difference.  And of the first one: */
+    uint64_t site;       /* the site's number */
+    uint64_t want, got;  /* the first eight bytes that differ, as they were and as they became */
+    uint32_t offset;     /* and where in pp_regs these bytes are */
+    uint32_t reserved;   /* 0 */
 } pp_force_stats;
 
 PP_API pp_status pp_pool_get_force_stats(pp_pool *pool, pp_force_stats *stats) PP_MUST_CHECK;

@@ -58,7 +58,7 @@ static pp_status force_read(const pp_force *given, pp_force *force)
         return PP_E_ARG;
     if ((unsigned) force->mode > PP_FORCE_SITES_FROM)
         return error_set(force->error, PP_E_ARG, "mode: %d", (int) force->mode);
-    if (force->flags != 0)
+    if (force->flags & ~(PP_FORCE_CLOBBER | PP_FORCE_VERIFY))
         return error_set(force->error, PP_E_ARG, "flags: %#x", (unsigned) force->flags);
     if ((force->number != 0) != has_number(force->mode))
         return error_set(force->error, PP_E_ARG, has_number(force->mode)
@@ -94,14 +94,18 @@ pp_status pp_pool_set_force(pp_pool *pool, const pp_force *given)
     }
     WRITE(&state->force, mode, force.mode);
     WRITE(&state->force, number, force.number);
+    WRITE(&state->force, flags, force.flags);
     WRITE(&state->force, passes, 0);
     WRITE(&state->force, triggers, 0);
-    struct force *in_force = force.mode != PP_FORCE_OFF ? &state->force : NULL;
+    WRITE(&state->force, checks, 0);
+    WRITE(&state->force, mismatches, 0);
+    const bool forces = force.mode != PP_FORCE_OFF;
+    struct force *in_force = forces || force.flags != 0 ? &state->force : NULL;
     policy_set_force(&state->policy, in_force);
     for (struct record *r = state->sites.live; r != NULL; r = r->next) {
         struct site *site = (struct site *) ((char *) r - state->sites.offset);
         policy_set_force(&site->own_policy, in_force);
-        if (in_force != NULL)
+        if (forces)
             hasten(site);
     }
     pool_unlock(pool);
@@ -125,6 +129,14 @@ pp_status pp_pool_get_force_stats(pp_pool *pool, pp_force_stats *stats)
         result.passes = READ(&state->force, passes);
         result.triggers = READ(&state->force, triggers);
         result.sites = state->site_number;
+        result.checks = READ(&state->force, checks);
+        result.mismatches = READ(&state->force, mismatches);
+        if (result.mismatches != 0) {
+            result.site = READ(&state->force, site);
+            result.offset = READ(&state->force, offset);
+            result.want = READ(&state->force, want);
+            result.got = READ(&state->force, got);
+        }
     }
     pool_unlock(pool);
     sized_write(stats, &result, sizeof result);
@@ -136,7 +148,7 @@ pp_status pp_pool_get_force_stats(pp_pool *pool, pp_force_stats *stats)
 static const struct word {
     const char *name;
     pp_force_mode mode;
-} words[] = {
+} modes[] = {
     { "off", PP_FORCE_OFF },
     { "count", PP_FORCE_COUNT },
     { "every=", PP_FORCE_EVERY },
@@ -158,24 +170,43 @@ static uint64_t number_from(const char *text, size_t length)
     return number;
 }
 
+static const struct {
+    const char *name;
+    uint32_t flag;
+} flags[] = {
+    { "clobber", PP_FORCE_CLOBBER },
+    { "verify", PP_FORCE_VERIFY },
+};
+
+static bool flag_read(const char *text, size_t length, pp_force *force)
+{
+    for (size_t i = 0; i < sizeof flags / sizeof flags[0]; i++)
+        if (length == strlen(flags[i].name) && memcmp(text, flags[i].name, length) == 0
+            && !(force->flags & flags[i].flag)) {
+            force->flags |= flags[i].flag;
+            return true;
+        }
+    return false;
+}
+
 /* One word of `length`.  False: it is none, or it says what another one said. */
 static bool word_read(const char *text, size_t length, pp_force *force, bool *has_mode)
 {
-    for (size_t i = 0; i < sizeof words / sizeof words[0]; i++) {
-        const size_t name = strlen(words[i].name);
-        if (length < name || memcmp(text, words[i].name, name) != 0)
+    for (size_t i = 0; i < sizeof modes / sizeof modes[0]; i++) {
+        const size_t name = strlen(modes[i].name);
+        if (length < name || memcmp(text, modes[i].name, name) != 0)
             continue;
         const uint64_t number = number_from(text + name, length - name);
-        if (has_number(words[i].mode) ? number == 0 : length != name)
+        if (has_number(modes[i].mode) ? number == 0 : length != name)
             continue;
         if (*has_mode)
             return false;
         *has_mode = true;
-        force->mode = words[i].mode;
+        force->mode = modes[i].mode;
         force->number = number;
         return true;
     }
-    return false;
+    return flag_read(text, length, force);
 }
 
 pp_status pp_force_parse(const char *text, pp_force *given)
@@ -195,6 +226,8 @@ pp_status pp_force_parse(const char *text, pp_force *given)
         at += length;
         if (*at == '\0')
             break;
+        if (at[1] == '\0')
+            return error_set(force.error, PP_E_ARG, "force: what is \"\"?");
     }
     given->mode = force.mode;
     given->flags = force.flags;

@@ -10,8 +10,12 @@
 
 struct force {
     _Atomic uint32_t mode;             /* pp_force_mode */
+    _Atomic uint32_t flags;            /* enum pp_force_flags */
     _Atomic uint64_t number;
     _Atomic uint64_t passes, triggers; /* exact: passes are told apart by their number */
+    _Atomic uint64_t checks, mismatches;
+    _Atomic uint32_t offset;           /* of the first mismatch; and the others, as in the statistics */
+    _Atomic uint64_t site, want, got;
 };
 
 /* Whether each pass of a site shall be a slow path. */
@@ -20,6 +24,20 @@ static inline bool force_passes(const struct force *force)
     return force != NULL
         && atomic_load_explicit(&force->mode, memory_order_relaxed) != PP_FORCE_OFF;
 }
+
+/* Whether slow paths are to be made harder. */
+static inline bool force_marks(const struct force *force)
+{
+    return force != NULL && atomic_load_explicit(&force->flags, memory_order_relaxed) != 0;
+}
+
+struct site;
+struct pp_regs;
+typedef uintptr_t force_passed(struct site *site, uint32_t state, struct pp_regs *regs);
+
+/* Do what a slow path does, and what the flags say around it; returns what it returns. */
+uintptr_t force_pass(struct force *force, struct site *site, uint32_t state, struct pp_regs *regs,
+                     force_passed *pass);
 
 /* Number this pass of a site that could trigger, and say whether it does. */
 bool force_triggers(struct force *force, uint64_t site);

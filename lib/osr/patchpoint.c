@@ -106,8 +106,10 @@ static void produce(struct site *site, const struct pp_regs *regs)
 /* Whether this activation may go where the site leads. */
 static bool admits(struct site *site, const struct pp_regs *regs)
 {
-    pp_thread *thread = *(pp_thread *const *) (fp_of(regs) + (int64_t) site->desc.thread_offset);
     const struct entry *entry = atomic_load_explicit(&site->entry, memory_order_relaxed);
+    if (!entry_is_guarded(entry))
+        return true; /* published under force */
+    pp_thread *thread = *(pp_thread *const *) (fp_of(regs) + (int64_t) site->desc.thread_offset);
     pp_status status = entry_admit(entry, thread, fp_of(regs), sp_of(regs));
     if (status != PP_OK)
         site_refuse(site, status);
@@ -198,23 +200,31 @@ static uintptr_t pass_polled(struct site *site, uint32_t state, struct pp_regs *
     return (uintptr_t) site->desc.poll(site->desc.host, site_handle(site), regs);
 }
 
+static uintptr_t pass(struct site *site, uint32_t state, struct pp_regs *regs)
+{
+    switch (site->desc.kind) {
+    case PP_SITE_COUNTED:
+        return pass_counted(site, state, regs);
+    case PP_SITE_ARMED:
+        return site->desc.probe == NULL ? pass_armed(site, regs) : pass_polled(site, state, regs);
+    case PP_SITE_FORCED:
+        return pass_forced(site, state, regs);
+    default:
+        return pass_polled(site, state, regs);
+    }
+}
+
 uintptr_t patchpoint_slow(struct site_record *record, struct pp_regs *regs)
 {
     struct site *site = (struct site *) record;
     int kept = errno;
     uint32_t state = atomic_load_explicit(&record->state, memory_order_acquire);
     const uintptr_t resume = regs->pc + record->resume; /* a probe may overwrite it */
-    uintptr_t target;
+    struct force *force = policy_force(site_policy(site));
 
     hide_red_zone(site, regs);
-    if (site->desc.kind == PP_SITE_COUNTED)
-        target = pass_counted(site, state, regs);
-    else if (site->desc.kind == PP_SITE_ARMED && site->desc.probe == NULL)
-        target = pass_armed(site, regs);
-    else if (site->desc.kind == PP_SITE_FORCED)
-        target = pass_forced(site, state, regs);
-    else
-        target = pass_polled(site, state, regs);
+    uintptr_t target = force_marks(force) ? force_pass(force, site, state, regs, pass)
+                                          : pass(site, state, regs);
     errno = kept;
     return target != 0 ? target : resume;
 }

@@ -60,9 +60,9 @@ pp_status site_publish(struct site *site, const pp_entry *handle)
     atomic_store_explicit(&site->level, 0, memory_order_relaxed);
     atomic_store_explicit(&site->failures, 0, memory_order_relaxed);
     method_succeed(site);
+    const bool asks = entry_is_guarded(entry) || force_marks(policy_force(site_policy(site)));
     /* Pairs with the acquire load of the stub: READY seen, target seen. */
-    atomic_store_explicit(&site->head.state,
-                          entry_is_guarded(entry) ? PP_SITE_GUARDED : PP_SITE_READY,
+    atomic_store_explicit(&site->head.state, asks ? PP_SITE_GUARDED : PP_SITE_READY,
                           memory_order_release);
     return PP_OK;
 }
