@@ -328,9 +328,13 @@ bool passage_thread_begin(struct passage_thread *thread)
     size_t space = pp_buffer_space(PASSAGE_BUFFER_MAX, 2);
     thread->memory = malloc(PASSAGE_BELOW_MAX + PASSAGE_ABOVE_MAX + PASSAGE_CANARY);
     thread->buffers = aligned_alloc(16, (space + 15) & ~(size_t) 15);
-    return thread->memory != NULL && thread->buffers != NULL
+    if (thread->memory != NULL && thread->buffers != NULL
         && pp_thread_init(&thread->thread, NULL, NULL) == PP_OK
-        && pp_thread_set_buffers(&thread->thread, thread->buffers, PASSAGE_BUFFER_MAX, 2) == PP_OK;
+        && pp_thread_set_buffers(&thread->thread, thread->buffers, PASSAGE_BUFFER_MAX, 2) == PP_OK)
+        return true;
+    free(thread->buffers);
+    free(thread->memory);
+    return false;
 }
 
 void passage_thread_end(struct passage_thread *thread)
