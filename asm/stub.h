@@ -83,6 +83,8 @@ extern const char patchpoint_v128[] __attribute__((visibility("hidden")));
 #if defined __x86_64__
 extern const char patchpoint_v256[] __attribute__((visibility("hidden")));
 extern const char patchpoint_v512[] __attribute__((visibility("hidden")));
+extern const char patchpoint_m256[] __attribute__((visibility("hidden")));
+extern const char patchpoint_m512[] __attribute__((visibility("hidden")));
 #endif
 extern const char patchpoint_mask[] __attribute__((visibility("hidden")));
 

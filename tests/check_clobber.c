@@ -42,10 +42,18 @@ static const struct class {
 #if defined __x86_64__
     { "V256", patchpoint_v256, PP_SAVE_V256, CPU_V256, 32, 16 },
     { "V512", patchpoint_v512, PP_SAVE_V512, CPU_V512, 64, 32 },
+    { "MASK256", patchpoint_m256, PP_SAVE_MASK256, CPU_V256, 32, 16 },
+    { "MASK512", patchpoint_m512, PP_SAVE_MASK512, CPU_V512, 64, 32 },
 #endif
 };
 
 enum { CLASSES = sizeof classes / sizeof classes[0] };
+
+static bool names(const struct class *class)
+{
+    return class->save == PP_SAVE_MASK || class->save == PP_SAVE_MASK256
+        || class->save == PP_SAVE_MASK512;
+}
 
 static uint64_t seed;
 static pp_pool *pool;
@@ -156,23 +164,23 @@ static void teardown(void)
     pp_pool_destroy(pool);
 }
 
-/* One vector register: `kept` bytes as before, and all others the pattern. */
-static void check_vector(const struct probe *probe, unsigned n, unsigned kept, const char *name)
+/* One vector register: `kept` bytes as before, and all others, up to `most`, the pattern. */
+static void check_vector(const struct probe *probe, unsigned n, unsigned kept, unsigned most,
+                         const char *name)
 {
     const uint64_t pattern = PP_FORCE_PATTERN;
     const uint8_t *in = in_of(probe, n), *out = out_of(probe, n);
     if (kept > 0)
         ck_assert_msg(memcmp(in, out, kept) == 0, "%s: vector %u, seed %lu", name, n,
                       (unsigned long) seed);
-    /* To load a ymm register clears what is above it. */
-    for (unsigned i = kept; i < (kept == 32 ? 32 : width()); i += 8)
+    for (unsigned i = kept; i < most; i += 8)
         ck_assert_msg(memcmp(out + i, &pattern, 8) == 0, "%s: vector %u byte %u, seed %lu", name,
                       n, i, (unsigned long) seed);
 }
 
 static unsigned kept_of(const struct class *class, unsigned n, uint32_t live)
 {
-    if (n < class->vectors && (class->save != PP_SAVE_MASK || live >> n & 1))
+    if (n < class->vectors && (!names(class) || live >> n & 1))
         return class->bytes;
 #if defined __aarch64__
     if (n >= 8 && n < 16)
@@ -193,7 +201,9 @@ static void check_clobbered(const struct probe *probe, const struct class *class
                           class->name, n, (unsigned long) probe->out.gpr[n]);
     }
     for (unsigned n = 0; n < (width() == 64 ? 32 : PP_REGS_VECTOR_COUNT); n++)
-        check_vector(probe, n, kept_of(class, n, vector), class->name);
+        /* To load a ymm register clears what is above it. */
+        check_vector(probe, n, kept_of(class, n, vector),
+                     class->bytes == 32 && n < 16 ? 32 : width(), class->name);
     for (unsigned n = 0; width() == 64 && n < OPMASKS; n++)
         ck_assert_uint_eq(probe->wide_out.opmask[n],
                           class->bytes == 64 ? probe->wide_in.opmask[n] : PP_FORCE_PATTERN);
@@ -207,15 +217,15 @@ START_TEST(what_is_not_kept_is_filled)
     for (unsigned round = 0; round < ROUNDS; round++) {
         uint32_t gpr = UINT32_MAX, vector = UINT32_MAX;
         static struct probe probe;
-        if (class->save == PP_SAVE_MASK) {
+        if (names(class)) {
             gpr = (uint32_t) probe_random() & (VOLATILE | PRESERVED);
-            vector = (uint32_t) probe_random() & (uint32_t) ((1ull << PP_REGS_VECTOR_COUNT) - 1);
+            vector = (uint32_t) probe_random() & (uint32_t) ((1ull << class->vectors) - 1);
         }
         if (round % 8 == 7)
             gpr &= PRESERVED, vector &= 0xff;
-        if (class->save != PP_SAVE_MASK ? !make(class, 0, 0) : !make(class, gpr, vector))
+        if (!names(class) ? !make(class, 0, 0) : !make(class, gpr, vector))
             return;
-        if (class->save != PP_SAVE_MASK)
+        if (!names(class))
             gpr = vector = UINT32_MAX;
         pass(&probe, class);
         check_clobbered(&probe, class, gpr, vector);
@@ -231,7 +241,7 @@ START_TEST(callback_that_writes_is_found)
     const struct class *class = &classes[_i];
     static struct probe probe;
     force("verify");
-    if (!make(class, class->save == PP_SAVE_MASK ? VOLATILE : 0, 0))
+    if (!make(class, names(class) ? VOLATILE : 0, 0))
         return;
     habit = WRITES;
     for (unsigned round = 1; round < 4; round++) {
@@ -271,7 +281,7 @@ END_TEST
 START_TEST(probes_may_write)
 {
     const struct class *class = &classes[_i];
-    const bool masked = class->save == PP_SAVE_MASK;
+    const bool masked = names(class);
     static struct probe probe;
     is_probe = true;
     force("verify,clobber");

@@ -109,7 +109,7 @@ START_TEST(site_refuses_what_cannot_be)
     SITE(desc.threshold = 0)
     SITE(desc.threshold = -1)
     SITE(desc.threshold = (1 << 30) + 1)
-    SITE(desc.save = PP_SAVE_MASK + 1)
+    SITE(desc.save = PP_SAVE_MASK512 + 1)
     SITE(desc.save = (pp_save) -1)
     SITE(desc.live_gpr = 1)
     SITE(desc.live_vector = 1)
@@ -194,6 +194,28 @@ START_TEST(other_kinds_refuse_what_cannot_be)
 }
 END_TEST
 
+/* What the width does not have is refused before the processor is asked. */
+START_TEST(wide_masks_name_registers_that_there_are)
+{
+    pp_error error = { .size = sizeof error };
+    pp_site *site;
+    pp_site_desc desc = good_site;
+    desc.error = &error;
+    desc.save = PP_SAVE_MASK256;
+    desc.live_gpr = STUB_REGISTER;
+    ck_assert_int_eq(pp_site_create(pool, &desc, &site), PP_E_ARG);
+    desc.save = PP_SAVE_MASK512;
+    ck_assert_int_eq(pp_site_create(pool, &desc, &site), PP_E_ARG);
+#if defined __x86_64__
+    desc.save = PP_SAVE_MASK256;
+    desc.live_gpr = 0;
+    desc.live_vector = 1u << 16;
+    ck_assert_int_eq(pp_site_create(pool, &desc, &site), PP_E_ARG);
+    ck_assert_str_eq(error.text, "live_vector: 0x10000 not kept");
+#endif
+}
+END_TEST
+
 /* A class that the processor lacks is refused, with the reason; the others are there. */
 START_TEST(site_has_the_classes_of_the_processor)
 {
@@ -210,6 +232,8 @@ START_TEST(site_has_the_classes_of_the_processor)
         { PP_SAVE_MASK, CPU_VECTORS, LIVE_GPRS, LIVE_VECTORS, NULL },
         { PP_SAVE_V256, CPU_V256, 0, 0, "save: V256: " },
         { PP_SAVE_V512, CPU_V512, 0, 0, "save: V512: " },
+        { PP_SAVE_MASK256, CPU_V256, LIVE_GPRS, 0xffff, "save: MASK256: " },
+        { PP_SAVE_MASK512, CPU_V512, LIVE_GPRS, UINT32_MAX, "save: MASK512: " },
     };
     pp_site *const untouched = (pp_site *) &frame;
     for (size_t i = 0; i < sizeof classes / sizeof classes[0]; i++) {
@@ -644,6 +668,7 @@ int main(void)
     tcase_add_checked_fixture(tests, setup, teardown);
     tcase_add_test(tests, site_refuses_what_cannot_be);
     tcase_add_test(tests, other_kinds_refuse_what_cannot_be);
+    tcase_add_test(tests, wide_masks_name_registers_that_there_are);
     tcase_add_test(tests, site_has_the_classes_of_the_processor);
     tcase_add_test(tests, site_takes_other_lengths);
     tcase_add_test(tests, site_lives_and_dies);

@@ -175,6 +175,8 @@ START_TEST(every_stub_has_a_row)
 #if defined __x86_64__
         { "patchpoint_v256", patchpoint_v256, STUB_PATCHPOINT },
         { "patchpoint_v512", patchpoint_v512, STUB_PATCHPOINT },
+        { "patchpoint_m256", patchpoint_m256, STUB_PATCHPOINT },
+        { "patchpoint_m512", patchpoint_m512, STUB_PATCHPOINT },
 #endif
         { "patchpoint_mask", patchpoint_mask, STUB_PATCHPOINT },
         { "frame_move", frame_move, STUB_TRANSITION },

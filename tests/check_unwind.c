@@ -40,7 +40,7 @@
 
 enum {
     DEPTH_MAX = 48, PCS_MAX = 4096,
-    METHODS_MAX = PP_SAVE_MASK + 3, /* one of each save class, and of the other styles */
+    METHODS_MAX = PP_SAVE_MASK512 + 3, /* one of each save class, and of the other styles */
     ISLAND_BYTES = 160,         /* a few slots */
 };
 
@@ -556,9 +556,9 @@ static void method_open(pp_save save, pp_osr_style style)
         .thread_offset = FRAMES_THREAD_SLOT, .tier0 = &frames_tier0_layout, .produce = produce,
         .host = world.methods[i].entry,
     };
-    if (save == PP_SAVE_MASK) {
+    if (save >= PP_SAVE_MASK) { /* and the wide ones */
         desc.live_gpr = LIVE_GPRS;
-        desc.live_vector = LIVE_VECTORS;
+        desc.live_vector = save == PP_SAVE_MASK512 ? UINT32_MAX : LIVE_VECTORS;
     }
     pp_status status = pp_site_create(world.pool, &desc, &world.methods[i].site);
     if (status == PP_E_UNSUPPORTED) {
@@ -602,7 +602,7 @@ static void world_open(void)
     note_trace(PP_WALK_TRACE, world.jump_shared, false);
     note_trace(PP_WALK_TRACE, world.jump_own, false);
     world.method_count = 0;
-    for (int save = PP_SAVE_GPR; save <= PP_SAVE_MASK; save++)
+    for (int save = PP_SAVE_GPR; save <= PP_SAVE_MASK512; save++)
         method_open((pp_save) save, PP_ON_TOP);
     method_open(PP_SAVE_V128, PP_REPLACE);
     method_open(PP_SAVE_GPR, PP_BUFFER);
@@ -786,7 +786,9 @@ static void expect_all_visited(const struct stub *stub)
 static bool can_run(const struct stub *stub)
 {
     return !(strcmp(stub->name, "patchpoint_v256") == 0 && cpu_lacks(CPU_V256) != NULL)
-           && !(strcmp(stub->name, "patchpoint_v512") == 0 && cpu_lacks(CPU_V512) != NULL);
+           && !(strcmp(stub->name, "patchpoint_m256") == 0 && cpu_lacks(CPU_V256) != NULL)
+           && !(strcmp(stub->name, "patchpoint_v512") == 0 && cpu_lacks(CPU_V512) != NULL)
+           && !(strcmp(stub->name, "patchpoint_m512") == 0 && cpu_lacks(CPU_V512) != NULL);
 }
 
 START_TEST(every_instruction)

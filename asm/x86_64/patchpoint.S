@@ -15,6 +15,8 @@
  *      patchpoint_v512   the same, zmm0-zmm31, k0-k7    all; 512 bits of each, 64 of each k
  *      patchpoint_mask   of V128's those that record->live_gpr and record->live_vector
  *                        name                           those that are named
+ *      patchpoint_m256  the same of V256's
+ *      patchpoint_m512  the same of V512's; and k0-k7
  *
  *      if (record->state == PP_SITE_READY)
  *          return record->target;
@@ -35,14 +37,14 @@
  *      FP + 8      return address into the site
  *      FP          site's FP              <- thread->exit_fp
  *                  to align
- *      SP + 2496   k0-k7                  V512
- *      SP + 448    zmm0-zmm31, 64-aligned V512; or ymm0-ymm15, 32-aligned: V256
- *      SP + 440    live_vector            MASK
+ *      SP + 2496   k0-k7                  V512, M512
+ *      SP + 448    zmm0-zmm31, 64-aligned: V512, M512; or ymm0-ymm15, 32-aligned: V256, M256
+ *      SP + 440    live_vector            MASK, M256, M512
  *      SP + 432    thread or 0
  *      SP + 416    record until C has returned; scratch
  *      SP          struct pp_regs, 16-aligned
  *
- * V256 and V512 give C clean upper halves (vzeroupper), so that code with SSE
+ * V256, V512, M256 and M512 give C clean upper halves (vzeroupper), so that code with SSE
  * instructions runs at full speed there.  Afterwards the upper halves are what
  * they were, and in use for the processor, even where they hold zeros.
  */
@@ -69,6 +71,8 @@
     HIDDEN(patchpoint_v256)
     HIDDEN(patchpoint_v512)
     HIDDEN(patchpoint_mask)
+    HIDDEN(patchpoint_m256)
+    HIDDEN(patchpoint_m512)
     HIDDEN(patchpoint_count)
     HIDDEN(patchpoint_slow)
 
@@ -343,9 +347,111 @@ CODE(patchpoint_mask)
     close_stub patchpoint_mask
 END(patchpoint_mask)
 
+/* ---- patchpoint_m256 and patchpoint_m512: where V256 and V512 are --------- */
+
+    .macro  store_ymm a, b, c, d
+    test    $(0xffff << \a & 0xffff), %ecx
+    jz      .Lpatchpoint_m256_stored
+    .irp n, \a, \b, \c, \d
+    vmovups %ymm\n, YMM(\n)
+    .endr
+    .endm
+
+    .macro  load_ymm a, b, c, d
+    test    $(0xffff << \a & 0xffff), %ecx
+    jz      .Lpatchpoint_m256_loaded
+    .irp n, \a, \b, \c, \d
+    vmovups YMM(\n), %ymm\n
+    .endr
+    .endm
+
+    .macro  store_zmm a, b, c, d
+    test    $(0xffffffff << \a & 0xffffffff), %ecx
+    jz      .Lpatchpoint_m512_stored
+    .irp n, \a, \b, \c, \d
+    vmovups %zmm\n, ZMM(\n)
+    .endr
+    .endm
+
+    .macro  load_zmm a, b, c, d
+    test    $(0xffffffff << \a & 0xffffffff), %ecx
+    jz      .Lpatchpoint_m512_loaded
+    .irp n, \a, \b, \c, \d
+    vmovups ZMM(\n), %zmm\n
+    .endr
+    .endm
+
+CODE(patchpoint_m256)
+    open_stub patchpoint_m256, PP_REGS_V256_SIZE, 32
+    call_count patchpoint_m256, PP_SAVE_MASK256_VALUE
+    mov     PP_SITE_LIVE_GPR(%r11), %eax
+    mov     PP_SITE_LIVE_VECTOR(%r11), %ecx
+    mov     %ecx, LIVE_VECTOR
+    test    $PRESERVED, %eax
+    jz      .Lpatchpoint_m256_unseen
+    store_preserved
+.Lpatchpoint_m256_unseen:
+    store_ymm 0, 1, 2, 3
+    store_ymm 4, 5, 6, 7
+    store_ymm 8, 9, 10, 11
+    store_ymm 12, 13, 14, 15
+.Lpatchpoint_m256_stored:
+    vzeroupper
+    call_slow patchpoint_m256
+    mov     LIVE_VECTOR, %ecx
+    load_ymm 0, 1, 2, 3
+    load_ymm 4, 5, 6, 7
+    load_ymm 8, 9, 10, 11
+    load_ymm 12, 13, 14, 15
+.Lpatchpoint_m256_loaded:
+    close_stub patchpoint_m256
+END(patchpoint_m256)
+
+CODE(patchpoint_m512)
+    open_stub patchpoint_m512, PP_REGS_V512_SIZE, 64
+    call_count patchpoint_m512, PP_SAVE_MASK512_VALUE
+    mov     PP_SITE_LIVE_GPR(%r11), %eax
+    mov     PP_SITE_LIVE_VECTOR(%r11), %ecx
+    mov     %ecx, LIVE_VECTOR
+    test    $PRESERVED, %eax
+    jz      .Lpatchpoint_m512_unseen
+    store_preserved
+.Lpatchpoint_m512_unseen:
+    .irp n, 0, 1, 2, 3, 4, 5, 6, 7
+    kmovq   %k\n, OPMASK(\n)
+    .endr
+    store_zmm 0, 1, 2, 3
+    store_zmm 4, 5, 6, 7
+    store_zmm 8, 9, 10, 11
+    store_zmm 12, 13, 14, 15
+    store_zmm 16, 17, 18, 19
+    store_zmm 20, 21, 22, 23
+    store_zmm 24, 25, 26, 27
+    store_zmm 28, 29, 30, 31
+.Lpatchpoint_m512_stored:
+    vzeroupper
+    call_slow patchpoint_m512
+    .irp n, 0, 1, 2, 3, 4, 5, 6, 7
+    kmovq   OPMASK(\n), %k\n
+    .endr
+    mov     LIVE_VECTOR, %ecx
+    load_zmm 0, 1, 2, 3
+    load_zmm 4, 5, 6, 7
+    load_zmm 8, 9, 10, 11
+    load_zmm 12, 13, 14, 15
+    load_zmm 16, 17, 18, 19
+    load_zmm 20, 21, 22, 23
+    load_zmm 24, 25, 26, 27
+    load_zmm 28, 29, 30, 31
+.Lpatchpoint_m512_loaded:
+    close_stub patchpoint_m512
+END(patchpoint_m512)
+
     STUB_ROW(patchpoint_abi, STUB_PATCHPOINT)
     STUB_ROW(patchpoint_gpr, STUB_PATCHPOINT)
     STUB_ROW(patchpoint_v128, STUB_PATCHPOINT)
     STUB_ROW(patchpoint_v256, STUB_PATCHPOINT)
     STUB_ROW(patchpoint_v512, STUB_PATCHPOINT)
     STUB_ROW(patchpoint_mask, STUB_PATCHPOINT)
+    STUB_ROW(patchpoint_m256, STUB_PATCHPOINT)
+    STUB_ROW(patchpoint_m512, STUB_PATCHPOINT)

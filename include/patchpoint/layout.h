@@ -74,7 +74,7 @@
 #define PP_REGS_VECTOR 160      /* 16 bytes each */
 #define PP_REGS_VECTOR_COUNT 16
 #define PP_REGS_SIZE 416
-/* Behind the struct, whole registers; there only when the class is V256 or V512. */
+/* Behind the struct, whole registers; there only when the class is V256, V512, MASK256 or MASK512. */
 #define PP_REGS_WIDE 448        /* ymm0 .. ymm15, 32 bytes each; or zmm0 .. zmm31, 64 bytes each */
 #define PP_REGS_V256_SIZE 960   /* to the end of ymm15 */
 #define PP_REGS_OPMASK 2496     /* V512: k0 .. k7, 8 bytes each */
@@ -100,5 +100,7 @@
 #define PP_SAVE_V256_VALUE 3
 #define PP_SAVE_V512_VALUE 4
 #define PP_SAVE_MASK_VALUE 5
+#define PP_SAVE_MASK256_VALUE 6
+#define PP_SAVE_MASK512_VALUE 7
 
 #endif

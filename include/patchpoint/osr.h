@@ -76,7 +76,9 @@ typedef enum pp_save {
                                           not shown (rbx, r12-r15; x19-x28) */
     PP_SAVE_V256 = PP_SAVE_V256_VALUE, /* x86-64 with AVX: GPR and ymm0-ymm15 */
     PP_SAVE_V512 = PP_SAVE_V512_VALUE, /* x86-64 with AVX-512 F and BW: GPR, zmm0-zmm31, k0-k7 */
-    PP_SAVE_MASK = PP_SAVE_MASK_VALUE  /* of V128's registers, those that the site names */
+    PP_SAVE_MASK = PP_SAVE_MASK_VALUE, /* of V128's registers, those that the site names */
+    PP_SAVE_MASK256 = PP_SAVE_MASK256_VALUE, /* the same of V256's */
+    PP_SAVE_MASK512 = PP_SAVE_MASK512_VALUE  /* the same of V512's; all of k0-k7 */
 } pp_save;
 
 #if defined __x86_64__ || defined __aarch64__

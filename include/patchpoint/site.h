@@ -136,9 +136,9 @@ typedef struct pp_site_desc {
     pp_produce *produce;          /* COUNTED, FORCED; ARMED without a probe */
     void *host;
     pp_error *error;
-    uint32_t live_gpr;            /* PP_SAVE_MASK, else 0: the general registers that are kept and
+    uint32_t live_gpr;            /* PP_SAVE_MASK.., else 0: the general registers that are kept and
                                      shown, 1 << hardware number; not the stub's own */
-    uint32_t live_vector;         /* and the vector registers, 128 bits of each */
+    uint32_t live_vector;         /* and the vector registers, in the width of the class */
     void *word;                   /* PP_COUNTER_DATA, else NULL; aligned */
     pp_poll *poll;                /* POLLED without a probe, else NULL */
     const void *otherwise;        /* FORCED, else NULL: where a pass without an entry goes; code

@@ -40,6 +40,8 @@ typedef uint32_t pp_symbol;
 #define PP_SYMBOL_PATCHPOINT_V256 7u /* x86-64: elsewhere there is no such stub */
 #define PP_SYMBOL_PATCHPOINT_V512 8u /* x86-64 */
 #define PP_SYMBOL_PATCHPOINT_MASK 9u
+#define PP_SYMBOL_PATCHPOINT_M256 10u /* of PP_SAVE_MASK256; x86-64 */
+#define PP_SYMBOL_PATCHPOINT_M512 11u /* of PP_SAVE_MASK512; x86-64 */
 
 /*
  * Give an address a name in the pool.  The name is copied.  The same name with

@@ -37,6 +37,8 @@ pp_symbol emit_patchpoint_stub(pp_save save)
     case PP_SAVE_V256: return PP_SYMBOL_PATCHPOINT_V256;
     case PP_SAVE_V512: return PP_SYMBOL_PATCHPOINT_V512;
     case PP_SAVE_MASK: return PP_SYMBOL_PATCHPOINT_MASK;
+    case PP_SAVE_MASK256: return PP_SYMBOL_PATCHPOINT_M256;
+    case PP_SAVE_MASK512: return PP_SYMBOL_PATCHPOINT_M512;
     }
     return PP_SYMBOL_NONE;
 }

@@ -249,6 +249,8 @@ pp_status symbol_table_open(struct symbol_table *table, pp_pool *pool)
 #if defined __x86_64__
         [PP_SYMBOL_PATCHPOINT_V256] = (uintptr_t) patchpoint_v256,
         [PP_SYMBOL_PATCHPOINT_V512] = (uintptr_t) patchpoint_v512,
+        [PP_SYMBOL_PATCHPOINT_M256] = (uintptr_t) patchpoint_m256,
+        [PP_SYMBOL_PATCHPOINT_M512] = (uintptr_t) patchpoint_m512,
 #endif
         [PP_SYMBOL_PATCHPOINT_MASK] = (uintptr_t) patchpoint_mask,
     };

@@ -18,7 +18,7 @@
 #include <stdint.h>
 
 enum {
-    SYMBOL_FIRST = PP_SYMBOL_PATCHPOINT_MASK + 1, /* of those that the host defines */
+    SYMBOL_FIRST = PP_SYMBOL_PATCHPOINT_M512 + 1, /* of those that the host defines */
     SYMBOL_BLOCK_BITS = 6,              /* the first block has 64 entries, each next one twice as many */
     SYMBOL_BLOCKS = 20,
 };

@@ -51,6 +51,8 @@ static bool keeps_sources(const pp_site_desc *site, const struct value_program *
     case PP_SAVE_V512:
         return true;
     case PP_SAVE_MASK:
+    case PP_SAVE_MASK256:
+    case PP_SAVE_MASK512:
         return !(program->gpr & ~(site->live_gpr | kept_by_c))
             && !(program->vector & ~site->live_vector);
     default:

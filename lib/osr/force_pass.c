@@ -9,6 +9,7 @@
 
 #include "os/cpu.h"
 #include "osr/site.h"
+#include "osr/site_desc.h"
 
 #include "stub.h"
 
@@ -31,8 +32,10 @@ static size_t stored_bytes(const struct site *site)
     switch (site->desc.save) {
 #if defined __x86_64__
     case PP_SAVE_V256:
+    case PP_SAVE_MASK256:
         return PP_REGS_V256_SIZE;
     case PP_SAVE_V512:
+    case PP_SAVE_MASK512:
         return PP_REGS_V512_SIZE;
 #endif
     default:
@@ -128,7 +131,7 @@ static void fill_stored(struct pp_regs *regs, uint32_t live_gpr, uint32_t live_v
 static void clobber(const struct site *site, struct pp_regs *regs, uintptr_t target)
 {
     uint32_t gpr = UINT32_MAX, vector = UINT32_MAX;
-    if (site->desc.save == PP_SAVE_MASK) {
+    if (site_desc_names(&site->desc)) {
         gpr = site->desc.live_gpr;
         vector = site->desc.live_vector;
     }

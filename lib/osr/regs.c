@@ -15,6 +15,8 @@ static const struct vectors {
 #if defined __x86_64__
     [PP_SAVE_V256] = { PP_REGS_WIDE, 32, 16 },
     [PP_SAVE_V512] = { PP_REGS_WIDE, 64, 32 },
+    [PP_SAVE_MASK256] = { PP_REGS_WIDE, 32, 16 },
+    [PP_SAVE_MASK512] = { PP_REGS_WIDE, 64, 32 },
 #endif
 };
 

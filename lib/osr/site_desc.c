@@ -57,11 +57,19 @@ static pp_status check_wide(const pp_site_desc *desc, const char *name, enum cpu
                          : error_set(desc->error, PP_E_UNSUPPORTED, "save: %s: %s", name, lacks);
 }
 
-/* The class, and the set that is only PP_SAVE_MASK's. */
+bool site_desc_names(const pp_site_desc *desc)
+{
+    return desc->save == PP_SAVE_MASK || desc->save == PP_SAVE_MASK256
+        || desc->save == PP_SAVE_MASK512;
+}
+
+/* The class, and the set that only classes have that name one. */
 static pp_status check_save(const pp_site_desc *desc)
 {
-    const uint32_t gpr = desc->live_gpr & ~(desc->save == PP_SAVE_MASK ? LIVE_GPRS : 0);
-    const uint32_t vector = desc->live_vector & ~(desc->save == PP_SAVE_MASK ? LIVE_VECTORS : 0);
+    const bool names = site_desc_names(desc);
+    const uint32_t all = desc->save == PP_SAVE_MASK512 ? UINT32_MAX : LIVE_VECTORS;
+    const uint32_t gpr = desc->live_gpr & ~(names ? LIVE_GPRS : 0);
+    const uint32_t vector = desc->live_vector & ~(names ? all : 0);
     if (gpr != 0)
         return error_set(desc->error, PP_E_ARG, "live_gpr: %#x not kept", (unsigned) gpr);
     if (vector != 0)
@@ -76,6 +84,10 @@ static pp_status check_save(const pp_site_desc *desc)
         return check_wide(desc, "V256", CPU_V256);
     case PP_SAVE_V512:
         return check_wide(desc, "V512", CPU_V512);
+    case PP_SAVE_MASK256:
+        return check_wide(desc, "MASK256", CPU_V256);
+    case PP_SAVE_MASK512:
+        return check_wide(desc, "MASK512", CPU_V512);
     }
     return error_set(desc->error, PP_E_ARG, "save: %d", (int) desc->save);
 }
@@ -189,5 +201,5 @@ pp_status site_desc_check(const pp_site_desc *desc, pp_tier0_layout *tier0)
 
 uint32_t site_desc_is_edited(const pp_site_desc *desc)
 {
-    return desc->probe != NULL && (desc->save != PP_SAVE_MASK || (desc->live_gpr & PRESERVED) != 0);
+    return desc->probe != NULL && (!site_desc_names(desc) || (desc->live_gpr & PRESERVED) != 0);
 }
