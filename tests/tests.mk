@@ -83,6 +83,8 @@ check_PROGRAMS += \
 	check_synth \
 	check_token \
 	check_trace \
+	check_trace_refusals \
+	check_trace_threads \
 	check_unwind \
 	check_verify \
 	check_walk \
@@ -215,7 +217,9 @@ check_throw_libunwind_LDADD = libstress.la libpatchpoint-core.la $(LIBUNWIND_LIB
 check_token_SOURCES = tests/check_token.c
 check_token_CPPFLAGS = $(AM_CPPFLAGS) -I$(top_srcdir)
 check_token_LDADD = libstress.la $(LDADD)
-check_trace_SOURCES = tests/check_trace.c tests/sanitized.h tests/snippet.h
+check_trace_SOURCES = tests/check_trace.c tests/linked.h tests/snippet.h
+check_trace_refusals_SOURCES = tests/check_trace_refusals.c tests/linked.h tests/sanitized.h tests/snippet.h
+check_trace_threads_SOURCES = tests/check_trace_threads.c tests/linked.h tests/snippet.h
 check_unwind_SOURCES = tests/balance.h tests/check_unwind.c tests/step.c tests/step.h
 check_unwind_CPPFLAGS = $(AM_CPPFLAGS) -I$(top_srcdir) -I$(srcdir)/tests
 check_unwind_LDADD = libstress.la $(LDADD) $(LIBUNWIND_LIBS)
@@ -271,7 +275,7 @@ TESTS = $(check_PROGRAMS) $(check_SCRIPTS)
 # What depends on how code memory is mapped: make check TESTS='$(mapping_tests)'
 mapping_tests = examples/osr examples/span check_batch check_code_span check_fork check_osr \
 	check_patch check_patch_live check_pool \
-	check_reserve check_retarget check_retire check_site check_trace check_watch
+	check_reserve check_retarget check_retire check_site check_trace check_trace_threads check_watch
 
 # Clients of the installed library.
 installcheck-local:
