@@ -204,7 +204,7 @@ static void unmake(struct link *link, pp_pool *pool, struct trace *trace)
 {
     island_drop(trace->span.region, link, trace->user);
     pool_discard(&trace->span);
-    shelves_give(pool, trace);
+    shelves_give(pool, trace, false);
 }
 
 static pp_status make_in(struct link *link, struct plan *plan, const struct frame_rule *rule,
@@ -215,14 +215,14 @@ static pp_status make_in(struct link *link, struct plan *plan, const struct fram
     pp_status status = take_place(link, plan, rule, trace, &span);
 
     if (status != PP_OK) {
-        shelves_give(plan->pool, trace);
+        shelves_give(plan->pool, trace, false);
         return status;
     }
     status = region_write_begin(span.region, span.exec, span.size, &write, plan->error);
     if (status != PP_OK) {
         island_drop(span.region, link, trace->user);
         pool_unalloc(&span);
-        shelves_give(plan->pool, trace);
+        shelves_give(plan->pool, trace, false);
         return status;
     }
     trace_describe(trace, &span, plan);

@@ -184,7 +184,7 @@ pp_status pp_trace_commit(pp_pool *pool, pp_reservation *reservation, size_t use
         plan_close(&plan);
     }
     if (status != PP_OK) {
-        shelves_give(pool, trace);
+        shelves_give(pool, trace, false);
         return status;
     }
     pool_shrink(&span, used);

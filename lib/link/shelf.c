@@ -107,17 +107,32 @@ struct trace *shelves_take(struct shelves *shelves, pp_pool *pool, const char *n
     }
     pthread_mutex_unlock(&shelf->lock);
     if (trace != NULL && !set_name(pool, trace, name)) {
-        shelves_give(pool, trace);
+        shelves_give(pool, trace, false);
         trace = NULL;
     }
     return trace;
 }
 
-void shelves_give(pp_pool *pool, struct trace *trace)
+void shelf_count_locked(const struct trace *trace, bool add)
+{
+    struct trace_counts *counts = &trace->shelf->counts;
+    const pp_trace_size *bytes = &trace->bytes;
+    size_t sign = add ? 1 : (size_t) -1, pairs = bytes->trampolines - trace->far_trampolines;
+    size_t of_trampolines = pairs * sizeof(uint64_t);
+
+    count_add(&counts->trampolines, sign * bytes->trampolines);
+    count_add(&counts->trampoline_bytes, sign * (bytes->trampoline_bytes + of_trampolines));
+    count_add(&counts->literals, sign * (bytes->literals - pairs));
+    count_add(&counts->literal_bytes, sign * (bytes->literal_bytes - of_trampolines));
+}
+
+void shelves_give(pp_pool *pool, struct trace *trace, bool counted)
 {
     struct shelf *shelf = trace->shelf;
     drop_rooms(pool, trace, NAME_KEPT, REFS_KEPT);
     pthread_mutex_lock(&shelf->lock);
+    if (counted)
+        shelf_count_locked(trace, false);
     trace->next_free = shelf->free;
     shelf->free = trace;
     pthread_mutex_unlock(&shelf->lock);

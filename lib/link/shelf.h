@@ -12,6 +12,7 @@
 
 #include <pthread.h>
 #include <stdatomic.h>
+#include <stdbool.h>
 
 struct trace;
 struct trace_block;
@@ -62,7 +63,12 @@ void shelves_unlock(struct shelves *shelves);
 
 /* A record, not live, with the name copied; NULL: no memory. */
 struct trace *shelves_take(struct shelves *shelves, pp_pool *pool, const char *name);
-void shelves_give(pp_pool *pool, struct trace *trace);
+
+/* `counted`: it was published, and is counted no more. */
+void shelves_give(pp_pool *pool, struct trace *trace, bool counted);
+
+/* Count what lies inside a trace, or what lay there.  The shelf is locked. */
+void shelf_count_locked(const struct trace *trace, bool add);
 
 /* Room for so many references to an island in an unpublished record.  False: no memory. */
 bool trace_reserve_refs(pp_pool *pool, struct trace *trace, uint32_t count);

@@ -44,20 +44,6 @@ size_t code_bytes_at(const struct code_place *place)
 
 /* ---- counts ----------------------------------------------------------- */
 
-/* What lies inside the trace, with the shelf's lock held; shared things are counted by the island. */
-static void add_up_locked(const struct trace *trace, bool add)
-{
-    struct trace_counts *counts = &trace->shelf->counts;
-    const pp_trace_size *bytes = &trace->bytes;
-    size_t sign = add ? 1 : (size_t) -1, pairs = bytes->trampolines - trace->far_trampolines;
-    size_t of_trampolines = pairs * sizeof(uint64_t);
-
-    count_add(&counts->trampolines, sign * bytes->trampolines);
-    count_add(&counts->trampoline_bytes, sign * (bytes->trampoline_bytes + of_trampolines));
-    count_add(&counts->literals, sign * (bytes->literals - pairs));
-    count_add(&counts->literal_bytes, sign * (bytes->literal_bytes - of_trampolines));
-}
-
 static void set_live_locked(struct trace *trace, bool live)
 {
     atomic_store_explicit(&trace->live, live, memory_order_relaxed);
@@ -85,7 +71,7 @@ void trace_publish(struct trace *const *traces, size_t count, pp_trace **handles
         /* Under the lock, so that nobody who holds it finds an owner that is not live. */
         pthread_mutex_lock(&trace->shelf->lock);
         trace->holds = 0;
-        add_up_locked(trace, true);
+        shelf_count_locked(trace, true);
         set_live_locked(trace, true);
         span_set_owner(&trace->span, &trace->owner);
         pthread_mutex_unlock(&trace->shelf->lock);
@@ -154,10 +140,7 @@ pp_status trace_end(pp_pool *pool, struct trace *trace)
         return status;
     }
     island_drop(trace->span.region, link_of(pool), trace->user);
-    pthread_mutex_lock(&trace->shelf->lock);
-    add_up_locked(trace, false);
-    unlock_trace(trace);
-    shelves_give(pool, trace);
+    shelves_give(pool, trace, true);
     return PP_OK;
 }
 
