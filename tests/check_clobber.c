@@ -8,6 +8,7 @@
 #include "os/cpu.h"
 #include "osr/site.h"
 #include "probe.h"
+#include "sanitized.h"
 #include "stub.h"
 
 #include <patchpoint.h>
@@ -173,7 +174,7 @@ static void check_vector(const struct probe *probe, unsigned n, unsigned kept, u
     if (kept > 0)
         ck_assert_msg(memcmp(in, out, kept) == 0, "%s: vector %u, seed %lu", name, n,
                       (unsigned long) seed);
-    for (unsigned i = kept; i < most; i += 8)
+    for (unsigned i = kept; i < most && !SANITIZED; i += 8) /* instrumented C uses some by then */
         ck_assert_msg(memcmp(out + i, &pattern, 8) == 0, "%s: vector %u byte %u, seed %lu", name,
                       n, i, (unsigned long) seed);
 }
@@ -267,7 +268,8 @@ START_TEST(callback_that_does_not_keep_is_found)
     const struct class *class = &classes[_i];
     static struct probe probe;
     force("verify");
-    if (!make(class, 0, 0))
+    /* An instrumented callback keeps registers for itself, and so keeps the spoiled one. */
+    if (SANITIZED || !make(class, 0, 0))
         return;
     habit = SPOILS;
     pass(&probe, class);

@@ -87,7 +87,7 @@ START_TEST(a_list_that_cannot_be_read_is_an_errno)
     struct wanted wanted = { 0 };
     errno = 77;
     struct rlimit none = { 0, 0 };
-    if (is_emulated())
+    if (is_emulated() || SANITIZED) /* which reads its own list at the end */
         return;
     ck_assert_int_eq(setrlimit(RLIMIT_NOFILE, &none), 0);
     ck_assert_int_eq(maps_read(see_wanted, &wanted), EMFILE);
