@@ -72,8 +72,9 @@ typedef struct pp_force {
 } pp_force;
 
 /*
- * Read a mode and flags, in any order with commas between, written as above; NULL or "" is "off".  `force` has its size set, and
- * keeps its error.  PP_E_ARG with the reason, and `force` as it was.  Async-signal-safe.
+ * Read a mode and flags, in any order with commas between, written as above; NULL or "" is
+ * "off".  `force` has its size set, and keeps its error.  PP_E_ARG with the reason, and
+ * `force` as it was.  Async-signal-safe.
  */
 PP_API pp_status pp_force_parse(const char *text, pp_force *force) PP_MUST_CHECK;
 

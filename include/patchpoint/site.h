@@ -42,12 +42,12 @@
  * flags, are dead; SP is 16-aligned; nothing lives in the red zone (PP_SITE_RED_ZONE
  * lifts that: the call is then made 128 bytes lower).  What the save class does not
  * keep is dead on the way through the stub.  The first byte has any alignment on
- * x86-64, but 8 for PP_SITE_ARMED, and 4 on AArch64.  A host with an emitter of its own writes these bytes with
- * pp_site_record's address, and keeps the distance from the stub's return address to
- * the resume address that pp_emit_site reports with buffer NULL.
- * Code with AVX instructions has
- * done vzeroupper if its class is not V256 or V512, as before a call of C; if it
- * is, the stub does it for C, and behind the site the upper halves are in use again.
+ * x86-64, but 8 for PP_SITE_ARMED, and 4 on AArch64.  A host with an emitter of its own
+ * writes these bytes with pp_site_record's address, and keeps the distance from the stub's
+ * return address to the resume address that pp_emit_site reports with buffer NULL.
+ * Code with AVX instructions has done vzeroupper if its class is not V256, V512 or one of
+ * their masks, as before a call of C; if it is, the stub does it for C, and behind the site
+ * the upper halves are in use again.
  *
  * States: idle (not emitted), counting, triggered (one thread won), compiling,
  * perhaps pending, then ready, failed or disabled.  policy.h says when.
@@ -144,8 +144,8 @@ typedef struct pp_site_desc {
     const void *otherwise;        /* FORCED, else NULL: where a pass without an entry goes; code
                                      that expects tier-0's frame.  No pass ever falls through */
     pp_refused *refused;          /* FORCED: asked before; may be NULL */
-    pp_probe *probe;              /* POLLED, ARMED, else NULL; not with PP_SAVE_ABI.  Such a site leads
-                                     to no entry */
+    pp_probe *probe;              /* POLLED, ARMED, else NULL; not with PP_SAVE_ABI.  Such a site
+                                     leads to no entry */
     pp_method *method;            /* that it is a site of, or NULL; not with POLLED or a probe */
 } pp_site_desc;
 

@@ -53,8 +53,8 @@ enum reloc_result {
 
 /*
  * A trampoline loads its target from a literal and jumps.  It touches x16 at
- * most, on x86-64 no register: r11, x15 and x17 carry arguments of our stubs.  Two shapes: the literal nearby (inside a trace), or anywhere
- * in the region (islands).
+ * most, on x86-64 no register: r11, x15 and x17 carry arguments of our stubs.  Two shapes:
+ * the literal nearby (inside a trace), or anywhere in the region (islands).
  */
 enum trampoline_shape { TRAMPOLINE_NEAR, TRAMPOLINE_ISLAND };
 
