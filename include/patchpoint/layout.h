@@ -45,7 +45,7 @@
 #define PP_SITE_TARGET 8        /* where to go; once set, it always is the last published target */
 #define PP_SITE_THREAD_OFFSET 16 /* signed 32 bits: frame slot with the pp_thread, from FP; 0: none */
 #define PP_SITE_RESUME 20       /* unsigned 32 bits: from the stub's return address to the resume address */
-#define PP_SITE_LIVE_GPR 24     /* 32 bits: what a site of PP_SAVE_MASK keeps, by register number */
+#define PP_SITE_LIVE_GPR 24     /* 32 bits: what a site with a mask keeps, by number */
 #define PP_SITE_LIVE_VECTOR 28  /* 32 bits */
 #define PP_SITE_EDITED 32       /* 32 bits: not 0 if a probe may change registers that C keeps */
 #define PP_SITE_HEAD_SIZE 40

@@ -87,7 +87,7 @@ typedef const void *pp_poll(void *host, pp_site *site, const pp_regs *regs);
  * A probe: as pp_poll, at a polled site or at one of PP_SITE_ARMED, which calls it at each
  * pass while it is armed; and it may write into `regs`.  Compiled code goes on, at the
  * site or where the probe says, with what is there then: all registers that the class
- * keeps and shows, those that C functions keep among them, of PP_SAVE_MASK the named ones;
+ * keeps and shows, those that C functions keep among them, of a mask the named ones;
  * fp_control, and on x86-64 DF in `flags`.  SP, FP and the stub's own registers stay what
  * they are, whatever is written.
  */
@@ -127,7 +127,7 @@ typedef struct pp_site_desc {
     pp_counter counter;
     int32_t counter_offset;       /* FRAME: from FP; THREAD: from the pp_thread, 64 .. 4092 */
     int32_t threshold;            /* COUNTED: passes between two slow paths; 1 .. 2^30 */
-    uint32_t hits;                /* slow paths until the site triggers; 0: 1 */
+    uint32_t hits;                /* slow paths until the site triggers, COUNTED, ARMED; 0: 1 */
     pp_save save;
     uint32_t flags;               /* enum pp_site_flags */
     int32_t thread_offset;        /* frame slot with the pp_thread, from FP, so that walkers see

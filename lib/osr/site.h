@@ -35,7 +35,7 @@ struct site_record {
     _Atomic uintptr_t target;
     int32_t thread_offset;     /* written once */
     uint32_t resume;           /* written once */
-    uint32_t live_gpr, live_vector; /* written once; PP_SAVE_MASK */
+    uint32_t live_gpr, live_vector; /* written once; classes that are masks */
     uint32_t edited;           /* written once: the stub loads what C functions keep, too */
     uint32_t reserved;
 };
