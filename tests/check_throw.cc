@@ -22,10 +22,18 @@
 
 namespace {
 
+/* The ways into a body: over tier-0's frame, in its place, or as a function. */
+enum body { RESERVE, RELOAD, INDEXED, REPLACE, FUNCTION, BODIES };
+
+const char *const body_names[BODIES] = { "reserve", "reload", "indexed", "replace", "function" };
+
+enum { BUFFER_BYTES = 8, BUFFERS = 4, NAME = 0x71e0, OSR_NAME = 0x05e };
+
 pp_pool *pool;
 pp_thread thread;
-pp_trace *tier0, *osr_reserve, *osr_reload;
-pp_entry *entries[2];
+pp_trace *tier0, *bodies[BODIES];
+pp_entry *entries[BODIES];
+alignas(16) char buffers[256];
 
 union {
     frames_shadow shadow;
@@ -38,7 +46,9 @@ frames_call call_make()
     call.thread = &thread;
     call.leave = pp_leave;
     call.shadow = &shadow.shadow;
-    call.threshold = 1000;
+    call.name = NAME;
+    call.osr_name = OSR_NAME;
+    call.threshold = 1; /* a patchpoint's slow path comes at the first pass */
     return call;
 }
 
@@ -48,36 +58,91 @@ pp_status produce(void *host, pp_site *, const pp_regs *, pp_entry **entry)
     return PP_OK;
 }
 
-/* A tier-0 method that enters this OSR body at its first patchpoint. */
-pp_trace *tier0_with(pp_entry *entry)
+/* A site at the head of a tier-0 method; all but what is done there. */
+pp_site_desc site_desc(pp_site_kind kind, pp_save save)
 {
-    pp_site *site;
-    pp_trace *trace;
     pp_site_desc desc = {};
     desc.size = sizeof desc;
-    desc.kind = PP_SITE_COUNTED;
-    desc.counter = PP_COUNTER_FRAME;
-    desc.counter_offset = FRAMES_COUNTER_SLOT;
-    desc.threshold = 1;
-    desc.save = PP_SAVE_V128;
+    desc.kind = kind;
+    desc.counter = kind == PP_SITE_POLLED ? PP_COUNTER_SITE : PP_COUNTER_FRAME;
+    if (kind != PP_SITE_POLLED) {
+        desc.counter_offset = FRAMES_COUNTER_SLOT;
+        desc.threshold = 1;
+    }
+    desc.save = save;
     desc.thread_offset = FRAMES_THREAD_SLOT;
     desc.tier0 = &frames_tier0_layout;
-    desc.produce = produce;
-    desc.host = entry;
-    ck_assert_int_eq(pp_site_create(pool, &desc, &site), PP_OK);
+    return desc;
+}
+
+pp_trace *tier0_with(pp_site *site)
+{
+    pp_trace *trace;
     ck_assert_int_eq(frames_link_tier0(pool, "tier0", site, &trace), PP_OK);
     return trace;
+}
+
+/* A tier-0 method that enters this body at its first patchpoint. */
+pp_trace *tier0_into(body which)
+{
+    pp_site *site;
+    pp_site_desc desc = site_desc(PP_SITE_COUNTED, PP_SAVE_V128);
+    desc.produce = produce;
+    desc.host = entries[which];
+    ck_assert_int_eq(pp_site_create(pool, &desc, &site), PP_OK);
+    return tier0_with(site);
+}
+
+/* One of several entries of a body has code of its own, which jumps on to the body. */
+pp_status link_indexed(pp_trace **trace, pp_entry **entry)
+{
+    pp_entry *plain;
+    pp_status status = frames_link_osr(pool, body_names[INDEXED], PP_CSR_RESERVE, trace, &plain);
+    if (status != PP_OK)
+        return status;
+    pp_entry_desc desc = {};
+    desc.size = sizeof desc;
+    desc.style = PP_ON_TOP;
+    desc.scheme = PP_CSR_RESERVE;
+    desc.code = pp_trace_entry(*trace);
+    desc.tier0 = &frames_tier0_layout;
+    desc.used = FRAMES_USED;
+    desc.flags = PP_ENTRY_INDEX;
+    desc.index = 1;
+    return pp_entry_create(pool, &desc, entry);
+}
+
+pp_status link_body(body which)
+{
+    pp_trace **trace = &bodies[which];
+    pp_entry **entry = &entries[which];
+    switch (which) {
+    case INDEXED:
+        return link_indexed(trace, entry);
+    case REPLACE:
+        return frames_link_replace(pool, body_names[which], trace, entry);
+    case FUNCTION:
+        return frames_link_function(pool, body_names[which], trace, entry);
+    default:
+        return frames_link_osr(pool, body_names[which],
+                               which == RELOAD ? PP_CSR_RELOAD : PP_CSR_RESERVE, trace, entry);
+    }
+}
+
+void thread_open()
+{
+    ck_assert_int_eq(pp_thread_init(&thread, nullptr, nullptr), PP_OK);
+    ck_assert_uint_le(pp_buffer_space(BUFFER_BYTES, BUFFERS), sizeof buffers);
+    ck_assert_int_eq(pp_thread_set_buffers(&thread, buffers, BUFFER_BYTES, BUFFERS), PP_OK);
 }
 
 void setup()
 {
     ck_assert_int_eq(pp_pool_create(nullptr, &pool), PP_OK);
-    ck_assert_int_eq(pp_thread_init(&thread, nullptr, nullptr), PP_OK);
+    thread_open();
     ck_assert_int_eq(frames_link_tier0(pool, "tier0", nullptr, &tier0), PP_OK);
-    ck_assert_int_eq(frames_link_osr(pool, "reserve", PP_CSR_RESERVE, &osr_reserve, &entries[0]),
-                     PP_OK);
-    ck_assert_int_eq(frames_link_osr(pool, "reload", PP_CSR_RELOAD, &osr_reload, &entries[1]),
-                     PP_OK);
+    for (int which = 0; which < BODIES; which++)
+        ck_assert_int_eq(link_body(static_cast<body>(which)), PP_OK);
     shadow.shadow.depth = 0;
 }
 
@@ -97,9 +162,35 @@ struct guard {
     ~guard() { destroyed++; }
 };
 
+/* The compiled frame that has called C, as the walker sees it. */
+const pp_trace *caller;
+unsigned caller_kind;
+
+void note_caller()
+{
+    pp_walk walk;
+    pp_frame frame = {};
+    frame.size = sizeof frame;
+    pp_walk_begin(&walk, &thread, nullptr);
+    while (pp_walk_next(&walk, &frame) && frame.kind == PP_WALK_STUB)
+        continue;
+    caller = frame.trace;
+    caller_kind = frame.kind;
+}
+
+/* Of a body that was not entered nothing is proven: the walker saw it, and it left its name. */
+void expect_thrown_in(body which)
+{
+    ck_assert_ptr_eq(caller, bodies[which]);
+    ck_assert_uint_eq(caller_kind, which == FUNCTION ? PP_WALK_TRACE : PP_WALK_OSR);
+    ck_assert_uint_eq(shadow.shadow.entries[shadow.shadow.depth].name, OSR_NAME);
+    ck_assert_uint_eq(pp_buffer_reclaim(&thread), which == FUNCTION);
+}
+
 __attribute__((noinline)) void thrower(frames_call *call)
 {
     guard here;
+    note_caller();
     throw fault(*static_cast<int *>(call->host));
 }
 
@@ -153,52 +244,240 @@ void expect_root()
     ck_assert_int_eq(walk.end, PP_END_ROOT);
 }
 
+/* Once, with another number and other values each time. */
+void expect_thrown(const pp_trace *code, void (*visible)(frames_call *), int number)
+{
+    frames_call call = call_make();
+    call.visible = visible;
+    call.host = &number;
+    destroyed = 0;
+    ck_assert_uint_eq(catch_one(code, &call, 0x1234567u * static_cast<unsigned>(number)),
+                      static_cast<unsigned>(number));
+    ck_assert_uint_eq(destroyed, 1);
+    expect_root();
+}
+
 START_TEST(through_tier0)
 {
     for (int number = 1; number < 200; number++) {
-        frames_call call = call_make();
-        call.visible = thrower;
-        call.host = &number;
-        destroyed = 0;
-        ck_assert_uint_eq(catch_one(tier0, &call, 0x1234567u * static_cast<unsigned>(number)),
-                          static_cast<unsigned>(number));
-        ck_assert_uint_eq(destroyed, 1);
-        expect_root();
+        expect_thrown(tier0, thrower, number);
+        ck_assert_ptr_eq(caller, tier0);
+        ck_assert_uint_eq(shadow.shadow.entries[0].name, NAME);
     }
 }
 END_TEST
 
-START_TEST(through_an_osr_body)
+START_TEST(through_a_body)
 {
-    pp_trace *code = tier0_with(entries[_i]);
+    const body which = static_cast<body>(_i);
+    pp_trace *code = tier0_into(which);
     for (int number = 1; number < 200; number++) {
-        frames_call call = call_make();
-        call.visible = thrower;
-        call.host = &number;
-        ck_assert_uint_eq(catch_one(code, &call, 0x7654321u * static_cast<unsigned>(number)),
-                          static_cast<unsigned>(number));
-        expect_root();
+        expect_thrown(code, thrower, number);
+        expect_thrown_in(which);
     }
 }
 END_TEST
 
+/* A trace calls a trace, which enters a body; and the same in the activation below. */
 START_TEST(through_activations)
 {
-    pp_trace *code = tier0_with(entries[0]);
+    const body which = static_cast<body>(_i);
+    pp_trace *code = tier0_into(which);
     int number = 42;
     frames_call inner = call_make(), deep = call_make(), outer = call_make();
     inner.visible = thrower;
     inner.host = &number;
-    deep.callee = pp_trace_entry(code); /* a trace calls a trace, which enters its OSR body */
+    deep.callee = pp_trace_entry(code);
     deep.callee_call = &inner;
     outer.visible = nested;
     outer.host = &deep;
     destroyed = 0;
-    ck_assert_uint_eq(catch_one(tier0, &outer, 99), 42);
+    ck_assert_uint_eq(catch_one(code, &outer, 99), 42);
     ck_assert_uint_eq(destroyed, 2);
+    ck_assert_ptr_eq(caller, bodies[which]);
+    ck_assert_uint_eq(shadow.shadow.entries[0].name, OSR_NAME); /* outer's; the next is deep's */
+    ck_assert_uint_eq(shadow.shadow.entries[1].name, NAME);
+    ck_assert_uint_eq(shadow.shadow.entries[2].name, OSR_NAME);
+    ck_assert_uint_eq(pp_buffer_reclaim(&thread), which == FUNCTION ? 2 : 0);
     expect_root();
 }
 END_TEST
+
+/* The frame goes on at its patchpoint, without the frames of C that it had called. */
+void resumes(frames_call *call)
+{
+    pp_walk walk;
+    pp_frame frame = {};
+    frame.size = sizeof frame;
+    pp_walk_begin(&walk, &thread, nullptr);
+    while (pp_walk_next(&walk, &frame) && frame.kind == PP_WALK_STUB)
+        continue;
+    call->visible = thrower;
+    pp_resume_point point = {};
+    point.pc = reinterpret_cast<uintptr_t>(pp_trace_entry(tier0))
+               + static_cast<uintptr_t>(frames_tier0_head_end - frames_tier0_head);
+    point.fp = frame.fp;
+    point.sp = frame.fp - FRAMES_BYTES;
+    ck_abort_msg("pp_resume: %s", pp_strerror(pp_resume(&thread, &point)));
+}
+
+START_TEST(through_a_resumed_frame)
+{
+    for (int number = 1; number < 200; number++) {
+        expect_thrown(tier0, resumes, number);
+        ck_assert_ptr_eq(caller, tier0);
+    }
+}
+END_TEST
+
+/* ---- out of what a patchpoint calls -------------------------------------- */
+
+/* Whether the processor has what this class saves. */
+bool site_make(const pp_site_desc &desc, pp_site **site)
+{
+    pp_status status = pp_site_create(pool, &desc, site);
+    if (status != PP_E_UNSUPPORTED)
+        ck_assert_int_eq(status, PP_OK);
+    return status == PP_OK;
+}
+
+pp_site_desc masked(pp_site_desc desc)
+{
+    if (desc.save >= PP_SAVE_MASK) {
+        desc.live_gpr = 1u << 1 | 1u << 3;
+        desc.live_vector = 1u << 1;
+    }
+    return desc;
+}
+
+int thrown;
+
+const void *poll_throws(void *, pp_site *, const pp_regs *)
+{
+    guard here;
+    if (thrown != 0)
+        throw fault(thrown);
+    return nullptr;
+}
+
+/* What a probe has written is for the code behind the site, which an exception never reaches. */
+const void *probe_throws(void *host, pp_site *site, pp_regs *regs)
+{
+    for (unsigned i = 0; i < PP_REGS_GPR_COUNT; i++)
+        regs->gpr[i] = ~regs->gpr[i];
+    return poll_throws(host, site, regs);
+}
+
+/* Of all save classes, each of which has a stub of its own. */
+START_TEST(out_of_a_poll_or_probe)
+{
+    for (int i = PP_SAVE_GPR; i <= PP_SAVE_MASK512; i++) {
+        pp_save save = static_cast<pp_save>(i);
+        pp_site *site;
+        pp_site_desc desc = masked(site_desc(PP_SITE_POLLED, save));
+        if (_i == 0)
+            desc.poll = poll_throws;
+        else
+            desc.probe = probe_throws;
+        if ((_i == 1 && save == PP_SAVE_ABI) || !site_make(desc, &site))
+            continue;
+        pp_trace *code = tier0_with(site);
+        for (thrown = 1; thrown < 50; thrown++) {
+            ck_assert_int_eq(pp_site_request(site), PP_OK);
+            expect_thrown(code, nullptr, thrown);
+        }
+        /* Nothing of it stays: the next pass does what it did before. */
+        thrown = 0;
+        destroyed = 0;
+        frames_call call = call_make();
+        if (_i == 0)
+            ck_assert_int_eq(pp_site_request(site), PP_OK);
+        ck_assert_uint_eq(catch_one(code, &call, 3), 0);
+        ck_assert_uint_eq(destroyed, _i == 0);
+        expect_root();
+    }
+}
+END_TEST
+
+/* The slow path has a frame more under force, which keeps registers. */
+START_TEST(out_of_a_poll_under_force)
+{
+    pp_force force = {};
+    force.size = sizeof force;
+    ck_assert_int_eq(pp_force_parse("every=1,clobber,verify", &force), PP_OK);
+    ck_assert_int_eq(pp_pool_set_force(pool, &force), PP_OK);
+    pp_site *site;
+    pp_site_desc desc = site_desc(PP_SITE_POLLED, PP_SAVE_V128);
+    desc.poll = poll_throws;
+    ck_assert_int_eq(pp_site_create(pool, &desc, &site), PP_OK);
+    pp_trace *code = tier0_with(site);
+    for (thrown = 1; thrown < 200; thrown++) {
+        ck_assert_int_eq(pp_site_request(site), PP_OK);
+        expect_thrown(code, nullptr, thrown);
+    }
+}
+END_TEST
+
+pp_status produce_throws(void *, pp_site *, const pp_regs *, pp_entry **)
+{
+    guard here;
+    throw fault(thrown);
+}
+
+/* The manual forbids it, and says what comes of it: the site compiles for ever, the thread is well. */
+START_TEST(out_of_a_producer)
+{
+    for (int i = PP_SAVE_GPR; i <= PP_SAVE_MASK512; i++) {
+        pp_site *site;
+        pp_site_desc desc = masked(site_desc(PP_SITE_COUNTED, static_cast<pp_save>(i)));
+        desc.produce = produce_throws;
+        if (!site_make(desc, &site))
+            continue;
+        pp_trace *code = tier0_with(site);
+        thrown = i;
+        expect_thrown(code, nullptr, i);
+        ck_assert_int_eq(pp_site_state(site), PP_SITE_COMPILING);
+        expect_thrown(code, thrower, 77);
+        ck_assert_ptr_eq(caller, code);
+        ck_assert_int_eq(pp_site_state(site), PP_SITE_COMPILING);
+    }
+}
+END_TEST
+
+/* A producer may throw to itself, and run code that throws. */
+pp_status produce_catches(void *host, pp_site *, const pp_regs *, pp_entry **entry)
+{
+    frames_call call = call_make();
+    call.visible = thrower;
+    call.host = &thrown;
+    ck_assert_uint_eq(catch_one(tier0, &call, 7), static_cast<unsigned>(thrown));
+    *entry = static_cast<pp_entry *>(host);
+    return PP_OK;
+}
+
+START_TEST(caught_in_a_producer)
+{
+    const body which = static_cast<body>(_i);
+    pp_site *site;
+    pp_site_desc desc = site_desc(PP_SITE_COUNTED, PP_SAVE_V128);
+    desc.produce = produce_catches;
+    desc.host = entries[which];
+    ck_assert_int_eq(pp_site_create(pool, &desc, &site), PP_OK);
+    pp_trace *code = tier0_with(site);
+    int number = 43;
+    frames_call call = call_make();
+    call.visible = thrower;
+    call.host = &number;
+    thrown = 44;
+    destroyed = 0;
+    ck_assert_uint_eq(catch_one(code, &call, 5), 43);
+    ck_assert_uint_eq(destroyed, 2);
+    expect_thrown_in(which);
+    expect_root();
+}
+END_TEST
+
+/* ---- and further ----------------------------------------------------------- */
 
 /* Caught in the middle: the activation below goes on, and is what a walker sees. */
 unsigned frames_after_catch;
@@ -234,16 +513,18 @@ END_TEST
 void leaves_thread(frames_call *)
 {
     guard here;
+    note_caller();
     pthread_exit(nullptr);
 }
 
-void *thread_main(void *)
+void *thread_main(void *code)
 {
     guard here;
     frames_call call = call_make();
     call.visible = leaves_thread;
-    ck_assert_int_eq(pp_thread_init(&thread, nullptr, nullptr), PP_OK);
-    pp_enter(&thread, pp_trace_entry(tier0), reinterpret_cast<uintptr_t>(&call), 0, 0, 0);
+    thread_open();
+    pp_enter(&thread, pp_trace_entry(static_cast<pp_trace *>(code)),
+             reinterpret_cast<uintptr_t>(&call), 0, 0, 0);
     return &thread; /* not reached */
 }
 
@@ -251,11 +532,13 @@ START_TEST(forced_unwinding)
 {
     pthread_t other;
     void *result = &other;
+    pp_trace *code = _i < BODIES ? tier0_into(static_cast<body>(_i)) : tier0;
     destroyed = 0;
-    ck_assert_int_eq(pthread_create(&other, nullptr, thread_main, nullptr), 0);
+    ck_assert_int_eq(pthread_create(&other, nullptr, thread_main, code), 0);
     ck_assert_int_eq(pthread_join(other, &result), 0);
     ck_assert_ptr_null(result);
     ck_assert_uint_eq(destroyed, 2);
+    ck_assert_ptr_eq(caller, _i < BODIES ? bodies[_i] : tier0);
     ck_assert_uint_eq(thread.anchor, 0);
     ck_assert_uint_eq(thread.exit_fp, 0);
 }
@@ -275,11 +558,16 @@ int main()
     TCase *tests = tcase_create("throw");
     tcase_add_checked_fixture(tests, setup, teardown);
     tcase_add_test(tests, through_tier0);
-    tcase_add_loop_test(tests, through_an_osr_body, 0, 2);
-    tcase_add_test(tests, through_activations);
+    tcase_add_loop_test(tests, through_a_body, 0, BODIES);
+    tcase_add_loop_test(tests, through_activations, 0, BODIES);
+    tcase_add_test(tests, through_a_resumed_frame);
+    tcase_add_loop_test(tests, out_of_a_poll_or_probe, 0, 2);
+    tcase_add_test(tests, out_of_a_poll_under_force);
+    tcase_add_test(tests, out_of_a_producer);
+    tcase_add_loop_test(tests, caught_in_a_producer, 0, BODIES);
     tcase_add_test(tests, caught_between_activations);
 #ifndef LIBUNWIND_FIRST
-    tcase_add_test(tests, forced_unwinding);
+    tcase_add_loop_test(tests, forced_unwinding, 0, BODIES + 1);
 #endif
     suite_add_tcase(suite, tests);
     SRunner *runner = srunner_create(suite);

@@ -79,7 +79,8 @@ typedef pp_status pp_produce(void *host, pp_site *site, const pp_regs *regs, pp_
  * A polled site whose flag was set: called at each such pass, with the registers
  * of tier-0's frame.  Clears the flag itself, but for PP_COUNTER_SITE, which is
  * cleared before.  Returns NULL to go on, or where to: an address in compiled code
- * that expects tier-0's frame and what the class keeps.  May do what a producer may.
+ * that expects tier-0's frame and what the class keeps.  May do what a producer may.  A C++
+ * exception may leave it: nothing of the site's changes then.  The same holds for probes.
  */
 typedef const void *pp_poll(void *host, pp_site *site, const pp_regs *regs);
 
