@@ -71,6 +71,7 @@ check_PROGRAMS += \
 	check_reserve \
 	check_retarget \
 	check_retire \
+	check_rule \
 	check_save \
 	check_shelf \
 	check_site \
@@ -172,6 +173,7 @@ check_site_LDADD = libstress.la $(LDADD)
 check_span_SOURCES = tests/check_span.c
 check_stats_SOURCES = tests/check_stats.c tests/sanitized.h tests/spans.h
 check_status_SOURCES = tests/check_status.c
+check_rule_SOURCES = tests/check_rule.c tests/spans.h
 check_save_SOURCES = tests/check_save.c tests/probe.c tests/probe.h
 check_stubs_SOURCES = tests/check_stubs.c tests/probe.c tests/probe.h
 if ARCH_X86_64

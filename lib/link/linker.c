@@ -53,14 +53,19 @@ static pp_status validate(const pp_trace_desc *desc)
 
 /* All that linking and measuring have in common before a place is looked for. */
 static pp_status prepare(pp_pool *pool, const pp_trace_desc *desc, struct plan *plan,
-                         struct frame_rule *rule, struct link **link)
+                         const struct frame_rule **rule, struct link **link)
 {
+    struct frame_rule asked;
+    const struct pool_rule *found;
     pp_status status = validate(desc);
 
     if (status == PP_OK)
-        status = frame_rule_from(desc->frame, rule, desc->error);
+        status = frame_rule_from(desc->frame, &asked, desc->error);
+    if (status == PP_OK)
+        status = pool_find_rule(pool, &asked, &found, desc->error);
     if (status != PP_OK)
         return status;
+    *rule = &found->rule;
     *link = link_of(pool);
     if (*link == NULL)
         return error_set(desc->error, PP_E_NOMEM, "no memory for the pool's symbols");
@@ -225,7 +230,7 @@ static pp_status make_in(struct link *link, struct plan *plan, const struct fram
         shelves_give(plan->pool, trace, false);
         return status;
     }
-    trace_describe(trace, &span, plan);
+    trace_describe(trace, &span, plan, rule);
     status = fill(plan, &span, write);
     if (status != PP_OK)
         unmake(link, plan->pool, trace);
@@ -236,14 +241,14 @@ static pp_status make_in(struct link *link, struct plan *plan, const struct fram
 static pp_status make(pp_pool *pool, const pp_trace_desc *desc, struct link **link,
                       struct trace **trace)
 {
-    struct frame_rule rule;
+    const struct frame_rule *rule;
     struct plan plan;
     pp_status status = prepare(pool, desc, &plan, &rule, link);
 
     if (status != PP_OK)
         return status;
     *trace = shelves_take(&(*link)->shelves, pool, desc->name);
-    status = *trace != NULL ? make_in(*link, &plan, &rule, *trace)
+    status = *trace != NULL ? make_in(*link, &plan, rule, *trace)
                             : error_set(desc->error, PP_E_NOMEM,
                                         "no memory for the record of a trace");
     plan_close(&plan);
@@ -269,7 +274,7 @@ static pp_status measure_byte(struct region *region, void *context, size_t *size
 
 pp_status pp_trace_measure(pp_pool *pool, const pp_trace_desc *desc, pp_trace_size *size)
 {
-    struct frame_rule rule;
+    const struct frame_rule *rule;
     struct link *link;
     struct plan plan;
     struct span span;
@@ -281,7 +286,7 @@ pp_status pp_trace_measure(pp_pool *pool, const pp_trace_desc *desc, pp_trace_si
     if (status != PP_OK)
         return status;
     plan.careful = true;
-    status = pool_alloc(pool, &rule, 16, measure_byte, &plan, &span, desc->error);
+    status = pool_alloc(pool, rule, 16, measure_byte, &plan, &span, desc->error);
     if (status == PP_OK)
         pool_unalloc(&span);
     if (status == PP_OK) {
@@ -368,7 +373,7 @@ pp_status pp_trace_link_batch(pp_pool *pool, const pp_trace_desc *const *descs, 
         if (!is_desc(descs[i]))
             return PP_E_ARG;
     for (size_t i = 0; i < count; i++) {
-        struct frame_rule rule;
+        const struct frame_rule *rule;
         struct link *link;
         struct plan plan;
         pp_status status = prepare(pool, descs[i], &plan, &rule, &link);

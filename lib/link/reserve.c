@@ -2,10 +2,10 @@
 /*
  * Reservations: spans that a host fills in place before they become traces.
  *
- * A reservation is a live span without an owner.  The host's struct is not
- * trusted: its handle leads to the span, as that of a trace does, and all
- * addresses are taken from there.  A span that has an owner was committed; a
- * generation that differs was given back.
+ * A reservation is a live span whose owner is that of reservations with its frame
+ * rule.  The host's struct is not trusted: its handle leads to the span, as that of a
+ * trace does, and all addresses are taken from there.  A span with another owner was
+ * committed; a generation that differs was given back.
  */
 #include <config.h>
 
@@ -28,7 +28,8 @@ static pp_status measure_capacity(struct region *region, void *context, size_t *
 pp_status pp_trace_reserve(pp_pool *pool, size_t capacity, const pp_frame_rule *frame,
                            pp_reservation *reservation, pp_error *error)
 {
-    struct frame_rule rule;
+    struct frame_rule asked;
+    const struct pool_rule *rule;
     struct span span;
     uint8_t *write;
 
@@ -38,11 +39,14 @@ pp_status pp_trace_reserve(pp_pool *pool, size_t capacity, const pp_frame_rule *
         return error_set(error, PP_E_ARG, "a reservation has at least one byte");
     if (capacity > (size_t) 1 << 30)
         return error_set(error, PP_E_NOMEM, "%zu bytes fit no region", capacity);
-    pp_status status = frame_rule_from(frame, &rule, error);
+    pp_status status = frame_rule_from(frame, &asked, error);
+    if (status == PP_OK)
+        status = pool_find_rule(pool, &asked, &rule, error);
     if (status != PP_OK)
         return status;
     capacity = (capacity + GRANULE - 1) & ~(size_t) (GRANULE - 1);
-    status = pool_alloc(pool, &rule, GRANULE, measure_capacity, &capacity, &span, error);
+    status = pool_alloc_for(pool, rule_owner(rule, OWNER_RESERVED), &rule->rule, GRANULE,
+                            measure_capacity, &capacity, &span, error);
     if (status != PP_OK)
         return status;
     status = region_write_begin(span.region, span.exec, span.size, &write, error);
@@ -58,7 +62,7 @@ pp_status pp_trace_reserve(pp_pool *pool, size_t capacity, const pp_frame_rule *
 }
 
 static pp_status find_reserved(pp_pool *pool, const pp_reservation *reservation,
-                               struct span *span)
+                               struct span *span, const struct frame_rule **rule)
 {
     struct code_place place;
 
@@ -69,8 +73,9 @@ static pp_status find_reserved(pp_pool *pool, const pp_reservation *reservation,
         return status;
     if (place.region->pool != pool)
         return PP_E_FAULT;
-    if (place.owner != NULL || place.region->inherited)
+    if (!owner_is(place.owner, OWNER_RESERVED) || place.region->inherited)
         return PP_E_STALE;
+    *rule = owner_rule(place.owner);
     *span = (struct span) { .region = place.region, .exec = place.start, .size = place.size };
     return PP_OK;
 }
@@ -160,6 +165,7 @@ pp_status pp_trace_commit(pp_pool *pool, pp_reservation *reservation, size_t use
                           const pp_trace_desc *desc, pp_trace **result)
 {
     static const pp_trace_desc plain = { .size = sizeof plain };
+    const struct frame_rule *rule;
     struct plan plan;
     struct span span;
 
@@ -167,7 +173,7 @@ pp_status pp_trace_commit(pp_pool *pool, pp_reservation *reservation, size_t use
         desc = &plain;
     if (desc->size < sizeof *desc || result == NULL)
         return PP_E_ARG;
-    pp_status status = find_reserved(pool, reservation, &span);
+    pp_status status = find_reserved(pool, reservation, &span, &rule);
     if (status != PP_OK)
         return error_set(desc->error, status, "not an open reservation of this pool");
     status = validate(desc, used, span.size);
@@ -191,7 +197,7 @@ pp_status pp_trace_commit(pp_pool *pool, pp_reservation *reservation, size_t use
     /* What could not be given back belongs to the trace. */
     plan.bytes.padding += span.size - plan.bytes.total;
     plan.bytes.total = span.size;
-    trace_describe(trace, &span, &plan);
+    trace_describe(trace, &span, &plan, rule);
     trace_publish(&trace, 1, result);
     forget(reservation);
     return PP_OK;
@@ -199,8 +205,9 @@ pp_status pp_trace_commit(pp_pool *pool, pp_reservation *reservation, size_t use
 
 pp_status pp_trace_abandon(pp_pool *pool, pp_reservation *reservation)
 {
+    const struct frame_rule *rule;
     struct span span;
-    pp_status status = find_reserved(pool, reservation, &span);
+    pp_status status = find_reserved(pool, reservation, &span, &rule);
 
     if (status != PP_OK)
         return status;

@@ -50,10 +50,12 @@ static void set_live_locked(struct trace *trace, bool live)
     count_add(&trace->shelf->counts.traces, live ? 1 : (size_t) -1);
 }
 
-void trace_describe(struct trace *trace, const struct span *span, const struct plan *plan)
+void trace_describe(struct trace *trace, const struct span *span, const struct plan *plan,
+                    const struct frame_rule *rule)
 {
     const pp_trace_desc *desc = plan->desc;
 
+    owner_set_rule(&trace->owner, rule);
     trace->span = *span;
     trace->generation = span_generation(span);
     trace->bytes = plan->bytes;

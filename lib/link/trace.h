@@ -24,7 +24,8 @@ struct shelf;
 
 struct trace {
     /* Of the thread that links the trace until it is published; then constant. */
-    _Alignas(16) struct owner owner; /* first; owners of spans are 16-byte aligned */
+    _Alignas(16) struct owner owner; /* first; owners of spans are 16-byte aligned.  Its rule is that of
+                                        the description */
     uint32_t generation;
     struct span span;
     struct island_user *user;  /* what it holds of the region's island; NULL: nothing.  Its memory
@@ -103,8 +104,9 @@ pp_status trace_end(pp_pool *pool, struct trace *trace) PP_MUST_CHECK;
 
 /* ---- for this room -------------------------------------------------------- */
 
-/* Fill in the record of a trace that is not published yet. */
-void trace_describe(struct trace *trace, const struct span *span, const struct plan *plan);
+/* Fill in the record of a trace that is not published yet; the rule is of the pool's table. */
+void trace_describe(struct trace *trace, const struct span *span, const struct plan *plan,
+                    const struct frame_rule *rule);
 
 /* Let everybody find traces whose code is in place and executable. */
 void trace_publish(struct trace *const *traces, size_t count, pp_trace **handles);

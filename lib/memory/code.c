@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /*
  * Spans of the host.  The state of one is its owner, which changes in one step: from
- * open to published and back, and to the record of whoever retires it.  All
- * checks come before the first change.
+ * open to published and back, and to the record of whoever retires it.  The owner of
+ * each state is its frame rule's.  All checks come before the first change.
  */
 #include <config.h>
 
@@ -18,12 +18,7 @@
 #define SIZE_LIMIT ((size_t) 1 << 30) /* no region is larger */
 #define PLACE_LEAST sizeof(pp_span_place)
 
-const struct owner_tag span_open = { { OWNER_SPAN_OPEN } };
-const struct owner_tag span_published = { { OWNER_SPAN } };
-const struct owner_tag span_any = { { OWNER_SPAN } };
-
-/* Of a batch that is being published: so that a span that is in it twice is found. */
-static const struct owner_tag span_claimed = { { OWNER_SPAN_OPEN } };
+const struct owner_tag span_any = { { .kind = OWNER_SPAN } };
 
 /* ---- finding ---------------------------------------------------------- */
 
@@ -74,15 +69,15 @@ pp_status pp_span_get_place(const pp_span *span, pp_span_place *place)
     if (!owner_is_host(at.owner))
         return PP_E_STALE;
     fill_place(place, at.region, at.start, at.size,
-               at.owner->kind == OWNER_SPAN_OPEN && !at.region->inherited);
+               owner_is_open(at.owner) && !at.region->inherited);
     return PP_OK;
 }
 
 pp_span *pp_span_at(const void *address)
 {
     struct code_place place;
-    if (!code_at((uintptr_t) address, &place) || place.owner == NULL ||
-        place.owner->kind == OWNER_TRACE)
+    if (!code_at((uintptr_t) address, &place) ||
+        !(owner_is_host(place.owner) || owner_is(place.owner, OWNER_SPAN_RETIRED)))
         return NULL;
     return (pp_span *) code_handle(place.start, place.generation);
 }
@@ -100,7 +95,8 @@ pp_status pp_span_alloc(pp_pool *pool, const pp_span_desc *from, pp_span **resul
                         pp_span_place *place)
 {
     pp_span_desc desc;
-    struct frame_rule rule;
+    struct frame_rule asked;
+    const struct pool_rule *rule = NULL;
     struct span span;
     if (pool == NULL || from == NULL || result == NULL || place == NULL ||
         !sized_read(&desc, sizeof desc, sizeof desc, from))
@@ -111,10 +107,13 @@ pp_status pp_span_alloc(pp_pool *pool, const pp_span_desc *from, pp_span **resul
         return error_set(desc.error, PP_E_ARG, "a span has at least one byte");
     if (desc.bytes > SIZE_LIMIT)
         return error_set(desc.error, PP_E_NOMEM, "%zu bytes fit no region", desc.bytes);
-    pp_status status = frame_rule_from(desc.frame, &rule, desc.error);
+    pp_status status = frame_rule_from(desc.frame, &asked, desc.error);
     if (status == PP_OK)
-        status = pool_alloc_for(pool, &span_open.owner, &rule, desc.align != 0 ? desc.align : 16,
-                                measure, &desc.bytes, &span, desc.error);
+        status = pool_find_rule(pool, &asked, &rule, desc.error);
+    if (status == PP_OK)
+        status = pool_alloc_for(pool, rule_owner(rule, OWNER_SPAN_OPEN), &rule->rule,
+                                desc.align != 0 ? desc.align : 16, measure, &desc.bytes, &span,
+                                desc.error);
     if (status != PP_OK)
         return status;
     if (!region_has_permissions(span.region)) {
@@ -142,9 +141,8 @@ enum { BATCH_INLINE = 64 };
 static void unclaim(const struct span *batch, size_t count)
 {
     for (size_t i = 0; i < count; i++)
-        (void) span_pass(&batch[i], &span_claimed.owner,
-                         region_is_writable(&batch[i]) ? &span_open.owner
-                                                       : &span_published.owner);
+        (void) span_turn(&batch[i], OWNER_SPAN_CLAIMED,
+                         region_is_writable(&batch[i]) ? OWNER_SPAN_OPEN : OWNER_SPAN);
 }
 
 /* Check all of them, and claim them for this batch. */
@@ -154,11 +152,11 @@ static pp_status claim(const pp_pool *pool, pp_span *const *spans, size_t count,
     struct code_place place;
     for (size_t i = 0; i < count; i++) {
         pp_status status = find_ours(pool, spans[i], &place, error);
-        if (status == PP_OK && place.owner == &span_published.owner)
+        if (status == PP_OK && place.owner->kind == OWNER_SPAN)
             status = error_set(error, PP_E_ARG, "span %zu of the batch is published", i);
         if (status == PP_OK) {
             batch[i] = (struct span){ place.region, place.start, place.size, place.generation };
-            if (!span_pass(&batch[i], &span_open.owner, &span_claimed.owner))
+            if (!span_turn(&batch[i], OWNER_SPAN_OPEN, OWNER_SPAN_CLAIMED))
                 status = error_set(error, PP_E_ARG, "span %zu of the batch is in it twice", i);
         }
         if (status != PP_OK) {
@@ -177,8 +175,8 @@ static bool publish_at_once(const pp_pool *pool, const pp_span *handle)
     size_t size;
     if (!CACHE_COHERENT || region == NULL || region->pool != pool || region->inherited ||
         !region_has_permissions(region) ||
-        !region_pass(region, exec, code_handle_generation((uintptr_t) handle), &span_open.owner,
-                     &span_published.owner, &size))
+        !region_turn(region, exec, code_handle_generation((uintptr_t) handle), OWNER_SPAN_OPEN,
+                     OWNER_SPAN, &size))
         return false;
     cache_invalidate(exec, size);
     return true;
@@ -193,12 +191,12 @@ static pp_status publish_one(const pp_pool *pool, const pp_span *handle, pp_erro
     pp_status status = find_ours(pool, handle, &place, error);
     if (status != PP_OK)
         return status;
-    if (place.owner != &span_open.owner)
+    if (place.owner->kind != OWNER_SPAN_OPEN)
         return error_set(error, PP_E_ARG, "the span is published");
     const struct span span = { place.region, place.start, place.size, place.generation };
     status = region_publish(&span, 1, error);
     if (status == PP_OK || !region_is_writable(&span))
-        (void) span_pass(&span, &span_open.owner, &span_published.owner);
+        (void) span_turn(&span, OWNER_SPAN_OPEN, OWNER_SPAN);
     return status;
 }
 
@@ -214,7 +212,7 @@ static pp_status publish(const pp_pool *pool, pp_span *const *spans, size_t coun
         return status;
     }
     for (size_t i = 0; i < count; i++)
-        (void) span_pass(&batch[i], &span_claimed.owner, &span_published.owner);
+        (void) span_turn(&batch[i], OWNER_SPAN_CLAIMED, OWNER_SPAN);
     return PP_OK;
 }
 
@@ -248,16 +246,16 @@ pp_status pp_span_write(pp_pool *pool, pp_span *span, pp_span_place *place, pp_e
     pp_status status = find_ours(pool, span, &at, error);
     if (status != PP_OK)
         return status;
-    if (at.owner != &span_published.owner)
+    if (at.owner->kind != OWNER_SPAN)
         return error_set(error, PP_E_BUSY, "the span is being written");
     if (region_may_run_in_child(at.region, at.start))
         return error_set(error, PP_E_BUSY, "a child may be running the span");
     const struct span it = { at.region, at.start, at.size, at.generation };
-    if (!span_pass(&it, &span_published.owner, &span_open.owner))
+    if (!span_turn(&it, OWNER_SPAN, OWNER_SPAN_OPEN))
         return error_set(error, PP_E_BUSY, "the span is being written");
     status = region_write_begin(at.region, at.start, at.size, &write, error);
     if (status != PP_OK) {
-        (void) span_pass(&it, &span_open.owner, &span_published.owner);
+        (void) span_turn(&it, OWNER_SPAN_OPEN, OWNER_SPAN);
         return status;
     }
     fill_place(place, at.region, at.start, at.size, true);

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
  * Spans of the host: memory for code that the library knows nothing of.  What is kept
- * for one is its owner: span_open, span_published, or whoever retired it.
+ * for one is its owner: that of its frame rule and state, or the record of what retired it.
  */
 #ifndef MEMORY_CODE_H
 #define MEMORY_CODE_H

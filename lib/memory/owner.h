@@ -1,39 +1,71 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Who owns a span.  An owner begins with what it is, is 16-byte aligned, lives as
+ * Who owns a span.  An owner begins with its kind, is 16-byte aligned, lives as
  * long as the pool and never changes its kind: whoever found it may look, however
  * late.  A span without an owner is being filled and is nobody's code yet.
+ *
+ * A span of the host has no record of its own.  Each frame rule of a pool has an owner
+ * for each state that such a span can be in (rule_table.h), so the owner tells both.
  */
 #ifndef MEMORY_OWNER_H
 #define MEMORY_OWNER_H
 
+#include "memory/rule.h"
+
+#include <stdatomic.h>
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
 enum owner_kind {
     OWNER_TRACE = 1,   /* the first member of a struct trace */
-    OWNER_SPAN_OPEN,   /* span_open: of the host, being written */
-    OWNER_SPAN,        /* span_published: of the host, to be run */
-    OWNER_SPAN_RETIRED /* of the host, given up, maybe running: a record of lib/patch */
+    OWNER_SPAN_RETIRED, /* a span of the host, given up, maybe running: a record of lib/patch */
+    /* The states of a span of the host that has no record. */
+    OWNER_SPAN_OPEN,   /* being written */
+    OWNER_SPAN_CLAIMED, /* being written, and in a batch that is being published */
+    OWNER_SPAN,        /* published, to be run */
+    OWNER_RESERVED,    /* a reservation of lib/link: it will be a trace */
+    OWNER_KINDS
 };
 
 struct owner {
     uint32_t kind; /* enum owner_kind */
+    /* Of a pool's rule table.  That of a record is set before the record owns a span. */
+    _Atomic(const struct frame_rule *) rule;
 };
 
-/* The owners of all spans of the host that are in these states. */
 struct owner_tag {
     _Alignas(16) struct owner owner;
 };
-extern const struct owner_tag span_open, span_published;
 
-/* Stands for each of them where one is asked for; no span has it. */
+/* Stands for each owner of a span of the host where one is asked for; no span has it. */
 extern const struct owner_tag span_any;
 
+/* How the frames of the owner's code unwind. */
+static inline const struct frame_rule *owner_rule(const struct owner *owner)
+{
+    return atomic_load_explicit(&owner->rule, memory_order_relaxed);
+}
+
+static inline void owner_set_rule(struct owner *owner, const struct frame_rule *rule)
+{
+    atomic_store_explicit(&owner->rule, rule, memory_order_relaxed);
+}
+
+static inline bool owner_is(const struct owner *owner, enum owner_kind kind)
+{
+    return owner != NULL && owner->kind == kind;
+}
+
+static inline bool owner_is_open(const struct owner *owner)
+{
+    return owner_is(owner, OWNER_SPAN_OPEN) || owner_is(owner, OWNER_SPAN_CLAIMED);
+}
+
+/* A span of the host, in any state but retired. */
 static inline bool owner_is_host(const struct owner *owner)
 {
-    return owner != NULL && (owner->kind == OWNER_SPAN || owner->kind == OWNER_SPAN_OPEN);
+    return owner_is(owner, OWNER_SPAN) || owner_is_open(owner);
 }
 
 #endif

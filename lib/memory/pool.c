@@ -339,6 +339,13 @@ static pp_status request_somewhere(pp_pool *pool, struct request *request)
     return status;
 }
 
+pp_status pool_find_rule(pp_pool *pool, const struct frame_rule *rule,
+                         const struct pool_rule **found, pp_error *error)
+{
+    *found = rule_table_find(pool, rule);
+    return *found != NULL ? PP_OK : error_set(error, PP_E_NOMEM, "no memory for a frame rule");
+}
+
 pp_status pool_alloc(pp_pool *pool, const struct frame_rule *rule, size_t align,
                      span_measure *measure, void *context, struct span *span, pp_error *error)
 {
@@ -445,6 +452,11 @@ uint32_t span_generation(const struct span *span)
 bool span_pass(const struct span *span, const struct owner *from, const struct owner *to)
 {
     return region_pass(span->region, span->exec, span->generation, from, to, NULL);
+}
+
+bool span_turn(const struct span *span, enum owner_kind from, enum owner_kind to)
+{
+    return region_turn(span->region, span->exec, span->generation, from, to, NULL);
 }
 
 bool code_at(uintptr_t pc, struct code_place *place)
@@ -584,5 +596,6 @@ void pool_destroy(pp_pool *pool)
     }
     if (pool->spare != NULL)
         region_destroy(pool->spare);
+    rule_table_close(pool);
     delete_pool(pool);
 }

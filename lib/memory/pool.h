@@ -8,6 +8,7 @@
 
 #include "memory/owner.h"
 #include "memory/region.h"
+#include "memory/rule_table.h"
 
 struct code_place;
 /*
@@ -26,7 +27,11 @@ typedef pp_status span_measure(struct region *region, void *context, size_t *siz
 pp_status pool_alloc(pp_pool *pool, const struct frame_rule *rule, size_t align,
                      span_measure *measure, void *context, struct span *span, pp_error *error);
 
-/* The same with an owner from the first moment on. */
+/* The pool's rule that equals this one.  PP_E_NOMEM with a reason. */
+pp_status pool_find_rule(pp_pool *pool, const struct frame_rule *rule,
+                         const struct pool_rule **found, pp_error *error);
+
+/* The same as pool_alloc with an owner from the first moment on. */
 pp_status pool_alloc_for(pp_pool *pool, const struct owner *owner, const struct frame_rule *rule,
                          size_t align, span_measure *measure, void *context, struct span *span,
                          pp_error *error);
@@ -41,6 +46,9 @@ uint32_t span_generation(const struct span *span);
 
 /* From one owner to another, in one step; false: the span of this generation has another. */
 bool span_pass(const struct span *span, const struct owner *from, const struct owner *to);
+
+/* As region_turn. */
+bool span_turn(const struct span *span, enum owner_kind from, enum owner_kind to);
 
 /* Give back the tail of a span; `size` is what remains. */
 void pool_shrink(struct span *span, size_t size);

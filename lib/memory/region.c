@@ -8,6 +8,7 @@
 #include "memory/backing.h"
 #include "memory/children.h"
 #include "memory/pool.h"
+#include "memory/rule_table.h"
 #include "memory/view.h"
 #include "os/map.h"
 
@@ -171,6 +172,27 @@ bool region_pass(struct region *region, uintptr_t exec, uint32_t generation,
                                   size);
     pthread_mutex_unlock(&region->lock);
     return passed;
+}
+
+struct turning {
+    enum owner_kind from, to;
+};
+
+static const void *turn_owner(const void *owner, const void *context)
+{
+    const struct turning *turning = context;
+    return owner_is(owner, turning->from) ? owner_in_state(owner, turning->to) : NULL;
+}
+
+bool region_turn(struct region *region, uintptr_t exec, uint32_t generation,
+                 enum owner_kind from, enum owner_kind to, size_t *size)
+{
+    const struct turning turning = { from, to };
+    pthread_mutex_lock(&region->lock);
+    bool turned = span_space_turn(&region->spans, exec - region->code_lo, generation, turn_owner,
+                                  &turning, size);
+    pthread_mutex_unlock(&region->lock);
+    return turned;
 }
 
 size_t region_unalloc(struct region *region, uintptr_t exec)

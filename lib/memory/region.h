@@ -141,6 +141,13 @@ pp_status region_split(struct region *region, uintptr_t exec, uint32_t generatio
 bool region_pass(struct region *region, uintptr_t exec, uint32_t generation,
                  const struct owner *from, const struct owner *to, size_t *size);
 
+/*
+ * A span of the host from one state to another (enum owner_kind), with the frame rule that
+ * it has.  False, and nothing changed: it is not of this generation, or in another state.
+ */
+bool region_turn(struct region *region, uintptr_t exec, uint32_t generation,
+                 enum owner_kind from, enum owner_kind to, size_t *size);
+
 /* Whether a child may be running the span at this address. */
 bool region_may_run_in_child(struct region *region, uintptr_t exec);
 

@@ -78,6 +78,24 @@ bool frame_rule_equal(const struct frame_rule *a, const struct frame_rule *b)
            area_equal(&a->saves, &b->saves) && area_equal(&a->own, &b->own);
 }
 
+/* One round of a multiplicative hash: high bits come down to where tables look. */
+static uint64_t mix(uint64_t hash, uint64_t value)
+{
+    hash = (hash ^ value) * UINT64_C(0x9e3779b97f4a7c15);
+    return hash ^ hash >> 32;
+}
+
+static uint64_t mix_area(uint64_t hash, const pp_save_area *area)
+{
+    return mix(mix(mix(hash, area->slots), area->saved), (uint32_t) area->offset);
+}
+
+uint64_t frame_rule_hash(const struct frame_rule *rule)
+{
+    uint64_t hash = mix((uint64_t) rule->kind << 32, rule->cfa_offset);
+    return mix_area(mix_area(hash, &rule->saves), &rule->own);
+}
+
 static void tell_area(const pp_save_area *area, const char *name, char *text, size_t capacity)
 {
     size_t length = strlen(text);

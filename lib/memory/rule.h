@@ -20,5 +20,6 @@ pp_status frame_rule_from(const pp_frame_rule *from, struct frame_rule *rule, pp
 void frame_rule_tell(const struct frame_rule *rule, char *text, size_t capacity);
 
 bool frame_rule_equal(const struct frame_rule *a, const struct frame_rule *b);
+uint64_t frame_rule_hash(const struct frame_rule *rule);
 
 #endif

@@ -226,20 +226,38 @@ bool span_space_set_owner(struct span_space *space, size_t offset, const void *o
     return true;
 }
 
-bool span_space_pass(struct span_space *space, size_t offset, uint32_t generation,
-                     const void *from, const void *to, size_t *size)
+bool span_space_turn(struct span_space *space, size_t offset, uint32_t generation,
+                     span_turn_fn *turn, const void *context, size_t *size)
 {
     struct extent at;
     if (!find_live(space, offset, &at) || info_generation(extent_info(&at)) != generation)
         return false;
     uint64_t word = extent_word(&at);
     uint32_t slack = slack_from(extent_info(&at), word);
-    if (word_owner(word) != from)
+    const void *to = turn(word_owner(word), context);
+    if (to == NULL)
         return false;
     extent_set_word(&at, word_pack(to, slack));
     if (size != NULL)
         *size = bytes_of(space, at.end - at.start) - slack;
     return true;
+}
+
+struct passing {
+    const void *from, *to;
+};
+
+static const void *pass_owner(const void *owner, const void *context)
+{
+    const struct passing *passing = context;
+    return owner == passing->from ? passing->to : NULL;
+}
+
+bool span_space_pass(struct span_space *space, size_t offset, uint32_t generation,
+                     const void *from, const void *to, size_t *size)
+{
+    const struct passing passing = { from, to };
+    return span_space_turn(space, offset, generation, pass_owner, &passing, size);
 }
 
 /* ---- giving back ------------------------------------------------------ */

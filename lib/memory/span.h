@@ -129,6 +129,14 @@ bool span_space_set_owner(struct span_space *space, size_t offset, const void *o
 bool span_space_pass(struct span_space *space, size_t offset, uint32_t generation,
                      const void *from, const void *to, size_t *size);
 
+/*
+ * The same where the new owner depends on the old one: `turn` answers with it, or with
+ * NULL, and then nothing is changed.
+ */
+typedef const void *span_turn_fn(const void *owner, const void *context);
+bool span_space_turn(struct span_space *space, size_t offset, uint32_t generation,
+                     span_turn_fn *turn, const void *context, size_t *size);
+
 /* Bytes of the longest hole. */
 size_t span_space_largest(const struct span_space *space);
 

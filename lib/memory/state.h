@@ -15,6 +15,7 @@
 #include "memory/meta.h"
 #include "memory/pool.h"
 #include "memory/retired.h"
+#include "memory/rule_table.h"
 #include "memory/spread.h"
 
 struct pp_pool {
@@ -34,6 +35,7 @@ struct pp_pool {
     struct region *spare;             /* without a rule yet; guarded by `opening` */
     atomic_size_t used;               /* bytes of live spans; only counted if
                                          there is a limit */
+    struct rule_table rules;
     struct retirement retirement;
     atomic_size_t barriers;           /* number of barriers on all cores */
     struct idle idle;

@@ -152,6 +152,16 @@ static pp_status verify_account(pp_pool *pool, pp_error *error)
                      account.counted, account.live);
 }
 
+/* ---- frame rules ------------------------------------------------------ */
+
+static pp_status verify_rules(pp_pool *pool, pp_error *error)
+{
+    pool_lock(pool);
+    const char *broken = rule_table_verify_locked(&pool->rules);
+    pool_unlock(pool);
+    return broken == NULL ? PP_OK : error_set(error, PP_E_FAULT, "%s", broken);
+}
+
 /* ---- all -------------------------------------------------------------- */
 
 pp_status pp_pool_verify(pp_pool *pool, pp_error *error)
@@ -163,6 +173,8 @@ pp_status pp_pool_verify(pp_pool *pool, pp_error *error)
     if (status == PP_OK)
         status = verify_mappings_locked(pool, error);
     pthread_mutex_unlock(&pool->opening);
+    if (status == PP_OK)
+        status = verify_rules(pool, error);
     if (status == PP_OK)
         status = verify_account(pool, error);
     for (unsigned i = 0; i < ROOM_COUNT && status == PP_OK; i++) {

@@ -107,9 +107,9 @@ static pp_status check_span(const struct patch_step *step, const struct code_pla
     uintptr_t handle = (uintptr_t) step->patch->handle;
     if (handle != 0 && handle != code_handle(place->start, place->generation))
         return error_set(error, PP_E_STALE, "patch %zu: another trace or span is there", index);
-    if (owner == &span_open.owner || (owner != NULL && owner->kind == OWNER_SPAN_OPEN))
+    if (owner_is_open(owner))
         return error_set(error, PP_E_BUSY, "patch %zu: the span is being written", index);
-    if (owner == NULL || (trace != NULL && !trace_is_live(trace)) || owner->kind == OWNER_SPAN_RETIRED)
+    if (!owner_is(owner, OWNER_SPAN) && (trace == NULL || !trace_is_live(trace)))
         return error_set(error, PP_E_STALE, "patch %zu: the code is not published, or retired",
                          index);
     return PP_OK;

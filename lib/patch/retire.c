@@ -131,6 +131,7 @@ static pp_status retire_span_locked(pp_pool *pool, const struct code_place *plac
     record->span = (struct span){ place->region, place->start, place->size, place->generation };
     atomic_store_explicit(&record->retired.ticket, next_ticket(&pool->retirement),
                           memory_order_relaxed);
+    owner_set_rule(&record->owner, owner_rule(place->owner));
     /* A free beside this call looks at the owner under the region's lock, as this does. */
     if (!span_pass(&record->span, place->owner, &record->owner)) {
         give_record_locked(pool, record);
@@ -147,7 +148,7 @@ pp_status pp_span_retire(pp_pool *pool, pp_span *span)
         return PP_E_ARG;
     pool_lock(pool);
     pp_status status = span_find(pool, span, &place);
-    if (status == PP_OK && place.owner != &span_published.owner)
+    if (status == PP_OK && place.owner->kind != OWNER_SPAN)
         status = PP_E_BUSY;
     if (status == PP_OK)
         status = retire_span_locked(pool, &place);

@@ -8,7 +8,7 @@
 
 /* A span of the host that was retired, as its owner from then on. */
 struct retired_span {
-    _Alignas(16) struct owner owner; /* OWNER_SPAN_RETIRED, constant */
+    _Alignas(16) struct owner owner; /* OWNER_SPAN_RETIRED, with the rule that the span had */
     struct retired retired;
     struct span span;
 };

@@ -42,7 +42,7 @@ static bool is_there(const struct watch *watch)
     if (code_handle_find((uintptr_t) watch->patch.handle, &place) != PP_OK || place.owner == NULL)
         return false;
     const struct trace *trace = trace_of(&place);
-    return trace != NULL ? trace_is_live(trace) : place.owner->kind != OWNER_SPAN_RETIRED;
+    return trace != NULL ? trace_is_live(trace) : owner_is_host(place.owner);
 }
 
 static void take_out(struct watch_table *table, struct watch **at)

@@ -86,8 +86,8 @@ pp_check check_return(uintptr_t return_address, enum return_to *to,
         *to = RETURN_ENTER;
         return PP_CHECK_NONE;
     }
-    if (!code_at(return_address - 1, place) || place->region->rule.kind == PP_FRAME_LEAF
-        || return_address - place->start > code_bytes_at(place))
+    if (!code_at(return_address - 1, place) || return_address - place->start > code_bytes_at(place)
+        || owner_rule(place->owner)->kind == PP_FRAME_LEAF)
         return PP_CHECK_CLASS;
     if (check_call(return_address, place->start) != PP_CHECK_NONE)
         return PP_CHECK_CALL;

@@ -182,6 +182,14 @@ static void describe_trace(pp_frame *frame, const struct code_place *place)
     frame->host = trace_host(trace);
 }
 
+/* The frame is there, but not what it returns to. */
+static int unsure(pp_walk *walk, pp_frame *frame)
+{
+    frame->verdict = PP_VERDICT_UNSURE;
+    walk->state = ENDED_UNKNOWN;
+    return 1;
+}
+
 static int frame_by_rule(pp_walk *walk, pp_frame *frame, const struct frame_rule *rule)
 {
     frame->kind = rule->kind == PP_FRAME_OSR ? PP_WALK_OSR : PP_WALK_TRACE;
@@ -194,14 +202,14 @@ static int frame_by_rule(pp_walk *walk, pp_frame *frame, const struct frame_rule
     case PP_FRAME_NONE:
         break;
     }
-    frame->verdict = PP_VERDICT_UNSURE;
-    walk->state = ENDED_UNKNOWN;
-    return 1;
+    return unsure(walk, frame);
 }
 
 /*
  * A trampoline, on its way to a function.  Mostly code called it; code may also
  * have jumped to it in the midst of its frame, which is then what stands there.
+ * `rule` is that of the trace that the trampoline is a part of, NULL in an island: there
+ * nothing tells which code jumped, so where the CFA differs by rule it is not known.
  */
 static int frame_of_trampoline(pp_walk *walk, pp_frame *frame, const struct frame_rule *rule)
 {
@@ -209,6 +217,10 @@ static int frame_of_trampoline(pp_walk *walk, pp_frame *frame, const struct fram
     pp_check check = continue_from_leaf(walk, frame);
     if (check == PP_CHECK_NONE)
         return 1;
+    if (rule == NULL)
+        return isa_host.arch == PP_ARCH_X86_64
+                   ? frame_with_record(walk, frame, walk->fp, RECORD_SIZE)
+                   : unsure(walk, frame);
     if (rule->kind == PP_FRAME_RECORD || rule->kind == PP_FRAME_OSR)
         return frame_with_record(walk, frame, walk->fp, rule->cfa_offset);
     return broken(walk, frame, check);
@@ -217,7 +229,7 @@ static int frame_of_trampoline(pp_walk *walk, pp_frame *frame, const struct fram
 /* Interrupted in a trace: the frame may be half built, or half gone. */
 static int frame_of_interrupted(pp_walk *walk, pp_frame *frame, const struct code_place *place)
 {
-    const struct frame_rule *rule = &place->region->rule;
+    const struct frame_rule *rule = owner_rule(place->owner);
     size_t code_size = code_bytes_at(place);
     size_t before = walk->pc - place->start;
     describe_trace(frame, place);
@@ -353,7 +365,7 @@ static int step_from_top(pp_walk *walk, pp_frame *frame)
     if (stub != NULL)
         return frame_of_stub(walk, frame, stub);
     if (walk->pc - region->island_lo < region->island_hi - region->island_lo)
-        return frame_of_trampoline(walk, frame, &region->rule);
+        return frame_of_trampoline(walk, frame, NULL);
     return step_from_code(walk, frame);
 }
 
@@ -362,7 +374,7 @@ static int step_from_return(pp_walk *walk, pp_frame *frame)
     struct code_place place = place_of(walk);
     frame->pc = walk->pc;
     describe_trace(frame, &place);
-    return frame_by_rule(walk, frame, &place.region->rule);
+    return frame_by_rule(walk, frame, owner_rule(place.owner));
 }
 
 /* From the registers of a patchpoint: the return address is the stub's, so it is checked here. */
