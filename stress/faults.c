@@ -168,6 +168,23 @@ static void *work(void *argument)
     return NULL;
 }
 
+/* The mode in use, which the faults may have changed from the best one to another. */
+static bool note_mode(struct stage *stage)
+{
+    static const char *const names[] = { "auto", "dual", "remap", "flip", "rwx" };
+    pp_pool_stats stats = { .size = sizeof stats };
+    size_t length = strlen(stage->what);
+    if (pp_pool_get_stats(stage->round.pool, &stats) != PP_OK) {
+        stress_fail(stage->round.stress, "%s: there are no statistics", stage->what);
+        return false;
+    }
+    stage->round.mode = stats.wx;
+    if (stats.wx != stage->round.wx)
+        snprintf(stage->what + length, sizeof stage->what - length, ", in use: %s",
+                 names[stats.wx]);
+    return true;
+}
+
 /* With faults first, when it may be refused; then without. */
 static bool open_pool(struct stage *stage, struct sum *sum)
 {
@@ -195,7 +212,7 @@ static bool open_pool(struct stage *stage, struct sum *sum)
         stress_fail(stress, "%s: without faults: %s", stage->what, error.text);
         return false;
     }
-    return true;
+    return note_mode(stage);
 }
 
 static void direct(struct stage *stage, struct sum *sum)

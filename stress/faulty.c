@@ -163,7 +163,7 @@ static void span_publish(struct faulty_worker *worker, struct faulty_slot *slot)
             fail(worker, "a span is not there any more", status);
         else if (published && place.write != NULL)
             fail(worker, "a published span can be written", status);
-        else if (!published && place.write == NULL && worker->round->wx != PP_WX_FLIP)
+        else if (!published && place.write == NULL && worker->round->mode != PP_WX_FLIP)
             fail(worker, "a span of a refused batch cannot be written", status);
         if (place.write != NULL) {
             memset((uint8_t *) place.write + CODE_MIN / 2, (int) (chosen[i]->value & 0xff),

@@ -32,7 +32,8 @@ struct faulty_round {
     struct stress *stress;
     pp_pool *pool;
     const char *what;       /* mode and distance, for reports */
-    pp_wx wx;
+    pp_wx wx;               /* what pools are asked for */
+    pp_wx mode;             /* what this one has: with PP_WX_AUTO any, after the faults of its creation */
     bool far;
     pp_symbol symbols[FAULTY_SYMBOLS];
     _Atomic(const char *) script; /* the text of the one in force, or "" */
