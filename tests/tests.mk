@@ -35,6 +35,7 @@ if HAVE_CHECK
 check_PROGRAMS += \
 	check_armed \
 	check_balance \
+	check_barrier \
 	check_batch \
 	check_buffer \
 	check_buffered \
@@ -107,6 +108,7 @@ check_balance_SOURCES = tests/balance.h tests/check_balance.c tests/step.c tests
 	stress/suspend.c stress/suspend.h
 check_balance_CPPFLAGS = $(AM_CPPFLAGS) -I$(top_srcdir)
 check_balance_LDADD = libstress.la $(LDADD) $(LIBUNWIND_LIBS)
+check_barrier_SOURCES = tests/check_barrier.c tests/snippet.h
 check_batch_SOURCES = tests/check_batch.c tests/snippet.h
 check_buffer_SOURCES = tests/check_buffer.c tests/entered.h tests/snippet.h
 check_buffer_CPPFLAGS = $(AM_CPPFLAGS) -I$(top_srcdir) -I$(srcdir)/tests
@@ -275,7 +277,7 @@ endif
 TESTS = $(check_PROGRAMS) $(check_SCRIPTS)
 
 # What depends on how code memory is mapped: make check TESTS='$(mapping_tests)'
-mapping_tests = examples/osr examples/span check_batch check_code_span check_fork check_osr \
+mapping_tests = examples/osr examples/span check_barrier check_batch check_code_span check_fork check_osr \
 	check_patch check_patch_live check_pool \
 	check_reserve check_retarget check_retire check_site check_trace check_trace_threads check_watch
 

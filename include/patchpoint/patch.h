@@ -16,6 +16,9 @@
  * everything is checked first, then changed, with one barrier for each step of all.
  * In between threads may see some of its patches and not others.
  *
+ * A thread that executes a new instruction sees what was stored before pp_patch_apply.
+ * For data that changes (LITERAL, GUARD) it depends on how code loads it: see there.
+ *
  * A patch changes bytes, not threads: a thread that has executed the old instruction
  * goes on behind it.  What the old bytes led to has to stay until no thread can be on
  * its way there (retire.h).
@@ -40,9 +43,12 @@ extern "C" {
 
 typedef enum pp_patch_protocol {
     /*
-     * Data in a trace or span that code loads: 8 bytes, aligned.  One store, no barrier:
-     * who loads it meanwhile has the old value or the new one.  In a cache line of its
-     * own it costs next to nothing; beside code that runs, half a microsecond.
+     * Data in a trace or span that code loads: 8 bytes, aligned.  One store with release
+     * order, no barrier: code that loads it meanwhile has the old value or the new one.
+     * Code sees what was stored before if it loads the new value with acquire order, and
+     * memory at the new value if that is an address.  On x86-64 every load is such a one.  On
+     * AArch64 ldr x16; br x16 is none: pp_symbol_retarget (trace.h) is for that.  In a cache
+     * line of its own it costs next to nothing; beside code that runs, half a microsecond.
      */
     PP_PATCH_LITERAL = 1,
     /*
@@ -66,7 +72,8 @@ typedef enum pp_patch_protocol {
     PP_PATCH_INT3,
     /*
      * No code at all: a flag in the host's memory that code tests; 1, 2, 4 or 8 bytes,
-     * aligned, outside of code memory.  One store with release order.
+     * aligned, outside of code memory.  One store with release order: code that loads it with
+     * acquire order sees what was stored before.
      */
     PP_PATCH_GUARD,
     /*

@@ -111,7 +111,8 @@ enum pp_fallback {
     PP_FALLBACK_SMALL,       /* a region is smaller than region_bytes */
     PP_FALLBACK_ISLAND,      /* a region's island is full or out of reach: trampolines are not shared */
     PP_FALLBACK_METADATA,    /* bookkeeping is in the C library's heap, not in a jemalloc arena */
-    PP_FALLBACK_BARRIER,     /* the kernel has no SYNC_CORE barrier */
+    PP_FALLBACK_BARRIER,     /* the kernel has no barrier on all cores: patches, and on AArch64 new
+                                code and retargets, reach other threads later; see span.h */
     PP_FALLBACKS
 };
 
@@ -147,7 +148,8 @@ typedef struct pp_pool_stats {
     size_t trampoline_uses;  /* number there would be if each trace brought its own */
     size_t trampoline_saved; /* bytes that sharing saves */
     size_t retargets;        /* number of calls that moved a symbol */
-    size_t barriers;         /* number of barriers on all cores */
+    size_t barriers;         /* number of barriers on all cores: for batches of patches, and on
+                                AArch64 for publications and retargets */
     size_t decommits;        /* number of times that pages went back to the system */
     size_t fallbacks[8];     /* how often, by enum pp_fallback */
     pp_size_class classes[PP_SIZE_CLASSES];

@@ -169,7 +169,9 @@ PP_API int32_t pp_site_threshold(const pp_site *site);
 
 /*
  * Set the flag of a PP_SITE_POLLED site whose flag is in its record; any thread's next
- * pass calls `poll`.  Async-signal-safe.  PP_E_ARG for another site, PP_E_STALE.
+ * pass calls `poll`, which sees what was stored before; so it does with a flag of the
+ * host's that was stored with release order.  Async-signal-safe.  PP_E_ARG for another site,
+ * PP_E_STALE.
  */
 PP_API pp_status pp_site_request(pp_site *site) PP_MUST_CHECK;
 
@@ -182,7 +184,8 @@ PP_API pp_entry *pp_site_entry(const pp_site *site);
 PP_API void *pp_site_host(const pp_site *site);
 
 /*
- * Publish an entry by hand: a later pass of any thread takes it.  PP_E_ABI if
+ * Publish an entry by hand: a later pass of any thread takes it, and the body sees what
+ * was stored before; the same holds for what a producer returns.  PP_E_ABI if
  * the entry does not fit the site's frame, PP_E_FAULT if it is another pool's,
  * PP_E_STALE for a destroyed site or entry and for a disabled site, PP_E_BUSY while
  * another thread compiles or when the site is ready already; PP_E_ARG for a polled

@@ -74,10 +74,13 @@ PP_API pp_status pp_span_alloc(pp_pool *pool, const pp_span_desc *desc, pp_span 
                                pp_span_place *place) PP_MUST_CHECK;
 
 /*
- * Publish spans that are being written, all or none.  When it returns PP_OK, their
- * bytes are what a thread executes that learns an address by a load with acquire
- * order; one barrier on all cores serves the whole batch, and only where one of the
- * addresses was executable before.  `count` may be 0.  PP_E_ARG for a span that
+ * Publish spans that are being written, all or none.  When it has returned PP_OK, any thread
+ * that learns an address may go there, and executes these bytes.  A plain load of the address
+ * is enough for that; a host that hands over other data with it stores it with release order
+ * and loads it with acquire order, as everywhere.  On AArch64 this takes one barrier on all
+ * cores for the whole batch (membarrier), on x86-64 none.  Where the kernel refuses it
+ * (PP_FALLBACK_BARRIER), a thread has to execute isb between the load and the jump.
+ * `count` may be 0.  PP_E_ARG for a span that
  * is not being written, or that is twice in the batch; PP_E_SYSTEM and PP_E_NOMEM
  * if the kernel refuses a protection: then all of them can still be written.  With
  * PP_WX_FLIP the kernel may also refuse to make those writable again that were

@@ -76,7 +76,8 @@ PP_API pp_symbol pp_symbol_declare(pp_pool *pool, const char *name, const void *
  * Move a retargetable symbol, near or far: one aligned 8-byte store for each region
  * with traces that refer to it.  All of them follow, and those that are linked later.
  * Legal while threads run them: a call that is on its way goes to the old target or
- * to the new one.  The old target has to stay until no thread can be on its way to
+ * to the new one, and at the new one it sees what this thread has stored before.  On
+ * AArch64 this takes a barrier on all cores, a system call.  The old target has to stay until no thread can be on its way to
  * it or in it, which is for the host to know.  The library holds neither.
  *
  * Takes one lock; may be called from any thread, but not from a signal handler.
@@ -162,8 +163,9 @@ PP_API pp_status pp_trace_measure(pp_pool *pool, const pp_trace_desc *desc,
                                   pp_trace_size *size) PP_MUST_CHECK;
 
 /*
- * Place, relocate and publish a trace.  When it returns PP_OK the caches are
- * right on every core that learns the entry by a data load.  Errors:
+ * Place, relocate and publish a trace.  When it has returned PP_OK, any thread that learns
+ * the entry may go there, and executes this code: as with pp_span_publish (span.h), a plain
+ * load of the address is enough, and on AArch64 it takes a barrier on all cores.  Errors:
  * PP_E_RANGE names the relocation that does not fit, PP_E_ARG one that is
  * misaligned, unknown or outside its section; PP_E_NOMEM.
  */
@@ -172,7 +174,7 @@ PP_API pp_status pp_trace_link(pp_pool *pool, const pp_trace_desc *desc,
 
 /*
  * Link `count` traces, all or none, as if by pp_trace_link, but with one operation
- * on the caches and at most one barrier on the cores.  Every description is
+ * on the caches and at most one barrier on all cores.  Every description is
  * validated before anything is placed.  What is refused is said in the `error` of
  * the description at fault, and `traces` is left alone.
  */

@@ -152,7 +152,10 @@ static bool page_is_written(const struct island *island, size_t page)
     return atomic_load_explicit(&island->pages[page], memory_order_acquire);
 }
 
-/* The pages of a slot.  Nobody runs a slot before this has returned for it. */
+/*
+ * The pages of a slot.  Nobody runs a slot before this has returned for it: the traces that
+ * branch there are published later, with a barrier, which serves the slot and its literal.
+ */
 static pp_status write_slot(struct region *region, uint32_t slot, pp_error *error)
 {
     struct island *island = island_of(region);

@@ -132,7 +132,7 @@ static pp_status relocate_and_end(const struct plan *plan, const struct span *sp
     }
     if (status == PP_OK) {
         swap_bytes(write, copy, size);
-        status = region_write_end(span->region, span->exec, span->size, plan->error);
+        status = region_publish(span, 1, plan->error);
         /* A protection that could not be changed is still what it was: writable. */
         if (status != PP_OK)
             swap_bytes(write, copy, size);

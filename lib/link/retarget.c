@@ -10,7 +10,7 @@
 
 /*
  * Threads load the word while it changes and go to the old address or to the new
- * one.  Release order: who goes to the new one finds what is there.
+ * one.  Trampolines load it without acquire order; see hand_over.
  */
 static void store(uintptr_t place, uintptr_t address)
 {
@@ -103,6 +103,22 @@ static pp_status refuse(const struct symbol *symbol, pp_symbol number, pp_error 
                      "data may have its address", number, symbol->name != NULL ? symbol->name : "");
 }
 
+/*
+ * What the caller has stored is seen by threads that go to the new address.  On AArch64 a
+ * trampoline is ldr x16; br x16, and a branch orders no loads behind it.  An acquire load
+ * there would cost every call; a barrier on all cores before the store costs only the
+ * retarget: a thread that loads the new address has passed the barrier.  x86-64 keeps loads,
+ * and stores, in order.
+ */
+static void hand_over(pp_pool *pool)
+{
+#if defined __aarch64__
+    pool_sync_cores(pool);
+#else
+    (void) pool;
+#endif
+}
+
 pp_status pp_symbol_retarget(pp_pool *pool, pp_symbol number, const void *address, pp_error *error)
 {
     if (pool == NULL || address == NULL)
@@ -116,6 +132,7 @@ pp_status pp_symbol_retarget(pp_pool *pool, pp_symbol number, const void *addres
     if (symbol == NULL || symbol->retarget == NULL)
         return refuse(symbol, number, error);
 
+    hand_over(pool);
     spin_lock(&link->moving);
     atomic_store_explicit(&symbol->address, (uintptr_t) address, memory_order_release);
     for (const struct retarget_literal *literal = &symbol->retarget->first; literal != NULL;

@@ -41,8 +41,9 @@ void pool_sync_cores(pp_pool *pool)
     atomic_fetch_add_explicit(&pool->barriers, 1, memory_order_relaxed);
     if (!barrier_sync_core())
         pool_note_fallback(pool, PP_FALLBACK_BARRIER,
-                           "membarrier(SYNC_CORE) is refused: a core may have instructions of "
-                           "freed code in its pipeline when its address is used again");
+                           "membarrier(SYNC_CORE) is refused: for a while another core may run what "
+                           "was there before new code, or not see what was stored before a "
+                           "retarget");
 }
 
 void *pool_meta_alloc(pp_pool *pool, size_t size) { return meta_alloc(&pool->meta, size); }

@@ -135,7 +135,10 @@ uint64_t pool_branch_range(const pp_pool *pool);
 const char *pool_name(const pp_pool *pool);
 bool pool_landing_pads(const pp_pool *pool);
 
-/* A barrier on all cores, counted; where the kernel has none, a fallback is noted. */
+/*
+ * Every thread of the process passes a barrier for memory and for instructions before this
+ * returns.  Counted; where the kernel has none, a fallback is noted.
+ */
 void pool_sync_cores(pp_pool *pool);
 
 /* ---- metadata: the pool's own arena -------------------------------------- */

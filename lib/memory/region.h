@@ -58,7 +58,6 @@ struct region {
     atomic_bool lost;             /* the host closed a descriptor that is needed: no more spans */
     _Atomic uint64_t *writable;   /* PP_WX_FLIP: a bit for each page that has its write
                                      permission; changed by whoever owns the page */
-    _Atomic uintptr_t published;  /* no span behind it was ever executable for anybody */
     struct children children;     /* what they may be running; lock */
     void *link;                   /* the island table of lib/link, guarded by lock */
     void *unwind;                 /* registrations with other unwinders */
@@ -188,15 +187,17 @@ pp_status region_write_begin(struct region *region, uintptr_t exec, size_t size,
 bool region_is_writable(const struct span *span);
 
 /*
- * End a write: permissions restored, both caches right.  After it a thread that
- * learns the address by a data load with acquire order runs the new code.
+ * End a write: permissions restored, both caches right, but no barrier on other cores.
+ * Enough for what this thread runs itself, and for what other threads reach only by
+ * branches in code that is published later.
  * PP_E_NOMEM, PP_E_SYSTEM: the span is writable as before.
  */
 pp_status region_write_end(struct region *region, uintptr_t exec, size_t size, pp_error *error);
 
 /*
- * The same for many spans, of any regions of one pool, with one operation on the
- * caches and at most one barrier.  All of them, or none: neighbours in ascending
+ * The same for many spans, of any regions of one pool, and a barrier: after it a thread
+ * that learns an address in whatever way runs the new code.  One operation on the caches
+ * and, on AArch64, one barrier for all.  All of them, or none: neighbours in ascending
  * order cost least.
  */
 pp_status region_publish(const struct span *spans, size_t count, pp_error *error);

@@ -141,31 +141,6 @@ pp_status region_write_begin(struct region *region, uintptr_t exec, size_t size,
     return PP_OK;
 }
 
-/*
- * A core may still hold instructions of an earlier life of an address in its
- * pipeline, if the address was executable for somebody.  Slots of islands have one
- * life.  x86-64 cores snoop their pipelines and need nothing.
- */
-static bool was_published(const struct span *span)
-{
-    const struct region *region = span->region;
-    bool island = span->exec >= region->island_lo && span->exec < region->island_hi;
-    return !island && span->exec < atomic_load_explicit(&region->published, memory_order_relaxed);
-}
-
-static void note_published(const struct span *span)
-{
-    struct region *region = span->region;
-    uintptr_t end = span->exec + span->size;
-    uintptr_t published = atomic_load_explicit(&region->published, memory_order_relaxed);
-    if (span->exec >= region->island_lo && span->exec < region->island_hi)
-        return;
-    while (published < end &&
-           !atomic_compare_exchange_weak_explicit(&region->published, &published, end,
-                                                  memory_order_relaxed, memory_order_relaxed))
-        continue;
-}
-
 static void sync_caches(const struct span *spans, size_t count)
 {
     for (size_t i = 0; i < count; i++)
@@ -176,7 +151,7 @@ static void sync_caches(const struct span *spans, size_t count)
     cache_invalidate_wait();
 }
 
-pp_status region_publish(const struct span *spans, size_t count, pp_error *error)
+static pp_status end_write(const struct span *spans, size_t count, pp_error *error)
 {
     bool flips = count > 0 && !region_has_permissions(spans[0].region);
     for (size_t i = 0; flips && i < count;) {
@@ -189,23 +164,26 @@ pp_status region_publish(const struct span *spans, size_t count, pp_error *error
         }
     }
     sync_caches(spans, count);
-    bool again = false;
-    for (size_t i = 0; i < count; i++)
-        again |= was_published(&spans[i]);
-    for (size_t i = 0; i < count; i++)
-        note_published(&spans[i]);
-#if defined __aarch64__
-    if (again)
-        pool_sync_cores(spans[0].region->pool);
-#else
-    (void) again;
-#endif
     return PP_OK;
 }
 
 pp_status region_write_end(struct region *region, uintptr_t exec, size_t size, pp_error *error)
 {
-    return region_publish(&(struct span){ region, exec, size }, 1, error);
+    return end_write(&(struct span){ region, exec, size }, 1, error);
+}
+
+/*
+ * A core may have fetched what the addresses held before: freed code, the code of a region
+ * that is gone, traps.  No load orders a fetch behind it, an acquire load neither; each core
+ * needs a context synchronization event (Arm ARM, B2.2.5 and B2.4.4), also where nothing was
+ * ever published.  x86-64 cores snoop their pipelines and need nothing.
+ */
+pp_status region_publish(const struct span *spans, size_t count, pp_error *error)
+{
+    pp_status status = end_write(spans, count, error);
+    if (!CACHE_COHERENT && status == PP_OK && count > 0)
+        pool_sync_cores(spans[0].region->pool);
+    return status;
 }
 
 /* ---- unwriting -------------------------------------------------------- */

@@ -195,6 +195,8 @@ static uintptr_t pass_polled(struct site *site, uint32_t state, struct pp_regs *
     /* Before the call, so that a request that comes meanwhile is not lost. */
     if (site->desc.counter == PP_COUNTER_SITE)
         atomic_exchange_explicit(&site->head.counter, 0, memory_order_acquire);
+    /* What was stored before the flag: the site has loaded it without acquire order. */
+    atomic_thread_fence(memory_order_acquire);
     if (site->desc.probe != NULL)
         return (uintptr_t) site->desc.probe(site->desc.host, site_handle(site), regs);
     return (uintptr_t) site->desc.poll(site->desc.host, site_handle(site), regs);
