@@ -6,6 +6,8 @@
 
 #include "code.h"
 
+#include <patchpoint/patch.h>
+
 #include <check.h>
 #include <elf.h>
 #include <string.h>
@@ -719,6 +721,89 @@ START_TEST(resume_refuses)
 }
 END_TEST
 
+/* ---- hostile numbers: sums wrap, nothing is undefined (sanitizers look) ------- */
+
+static const int64_t extremes[] = {
+    INT64_MAX, INT64_MIN, INT64_MAX - 3, INT64_MIN + 3, INT64_MAX / 2, INT64_MIN / 2,
+    (int64_t) INT32_MAX + 1, (int64_t) INT32_MIN - 1,
+};
+enum { EXTREMES = sizeof extremes / sizeof extremes[0] };
+
+static const struct isa *const both[] = { &isa_x86_64, &isa_aarch64 };
+
+START_TEST(far_parts_out_of_line_are_refused)
+{
+    const pp_site_desc desc = { .size = sizeof desc, .kind = PP_SITE_ARMED, .save = PP_SAVE_GPR };
+    for (unsigned i = 0; i < 2; i++) {
+        for (unsigned j = 0; j < EXTREMES; j++) {
+            uint8_t code[CODE_MAX];
+            pp_site_layout layout = { .size = sizeof layout };
+            bool fits = i == 0 && extremes[j] == (int64_t) INT32_MAX + 1; /* from its jump's end */
+            ck_assert_int_eq(both[i]->emit_site_cold(&desc, RECORD, _i, extremes[j], code,
+                                                     sizeof code, &layout),
+                             fits ? PP_OK : PP_E_RANGE);
+        }
+    }
+}
+END_TEST
+
+START_TEST(addends_wrap)
+{
+    for (unsigned i = 0; i < 2; i++) {
+        for (unsigned j = 0; j < EXTREMES; j++) {
+            uint8_t code[CODE_MAX];
+            pp_address_layout layout = { .size = sizeof layout };
+            uint64_t from = both[i]->arch == PP_ARCH_X86_64 ? 4 : 0; /* the field's end */
+            ck_assert_int_eq(pp_emit_address(both[i]->arch, 1, PP_SYMBOL_CODE, extremes[j], code,
+                                             sizeof code, &layout), PP_OK);
+            for (unsigned k = 0; k < layout.reloc_count; k++)
+                ck_assert_uint_eq((uint64_t) layout.relocs[k].addend + from,
+                                  (uint64_t) extremes[j]);
+        }
+    }
+}
+END_TEST
+
+/* At either end of the address space, every type, every sum. */
+START_TEST(relocations_take_any_number)
+{
+    static const uint64_t addresses[] = { 0, 4, 0x400000, INT64_MAX - 3, (uint64_t) INT64_MIN,
+                                          UINT64_MAX - 3 };
+    enum { ADDRESSES = sizeof addresses / sizeof addresses[0] };
+    const struct isa *isa = both[_i];
+    unsigned types = 0;
+    for (unsigned type = 0; type < 1024; type++) {
+        types += isa->reloc_info((uint16_t) type) != NULL;
+        for (unsigned i = 0; i < EXTREMES * ADDRESSES * ADDRESSES; i++) {
+            uint64_t place = addresses[i % ADDRESSES], value = addresses[i / ADDRESSES % ADDRESSES];
+            int64_t addend = extremes[i / ADDRESSES / ADDRESSES];
+            uint8_t bytes[16] = { 0x48, 0x8b, 0x05, 0, 0x48, 0x8b, 0x05 };
+            if (isa->reloc_info((uint16_t) type) == NULL)
+                break;
+            (void) isa->reloc_apply((uint16_t) type, bytes + 4, place, value, addend);
+            (void) isa->reloc_relax((uint16_t) type, bytes + 4, place, value, addend);
+        }
+    }
+    ck_assert_uint_ge(types, 9);
+}
+END_TEST
+
+START_TEST(jumps_between_any_addresses)
+{
+    static const uintptr_t ends[] = { 4, INT64_MAX - 3, (uintptr_t) INT64_MIN, UINT64_MAX - 3 };
+    for (unsigned i = 0; i < 4 * 4; i++) {
+        uint8_t code[8];
+        size_t bytes;
+        const void *from = (const void *) ends[i % 4], *to = (const void *) ends[i / 4];
+        for (unsigned j = 0; j < 2; j++) {
+            pp_status status = pp_emit_jump(both[j]->arch, from, to, code, sizeof code, &bytes);
+            bool near = ends[i % 4] - ends[i / 4] + 8 <= 16; /* around zero, too */
+            ck_assert_int_eq(status, near ? PP_OK : PP_E_RANGE);
+        }
+    }
+}
+END_TEST
+
 int main(void)
 {
     Suite *suite = suite_create("emit");
@@ -731,6 +816,10 @@ int main(void)
     tcase_add_test(tests, site_calls_the_stub_of_its_class);
     tcase_add_loop_test(tests, resume_jump, 0, sizeof resumes / sizeof resumes[0]);
     tcase_add_test(tests, resume_refuses);
+    tcase_add_loop_test(tests, far_parts_out_of_line_are_refused, 0, 2);
+    tcase_add_test(tests, addends_wrap);
+    tcase_add_loop_test(tests, relocations_take_any_number, 0, 2);
+    tcase_add_test(tests, jumps_between_any_addresses);
     suite_add_tcase(suite, tests);
     SRunner *runner = srunner_create(suite);
     srunner_run_all(runner, CK_ENV);

@@ -325,7 +325,7 @@ pp_status aarch64_emit_site_cold(const struct pp_site_desc *desc, uintptr_t reco
     layout->resume_offset = e.length;
     if (landing_pads)
         emit_le32(&e, BTI_J);
-    int64_t distance = hot + 4 - (int64_t) e.length;
+    int64_t distance = add_wrapping(hot, 4 - (int64_t) e.length);
     emit_le32(&e, 0x14000000 | ((uint32_t) (distance / 4) & 0x3ffffff)); /* b behind the site */
     emit_le64(&e, record);
     layout->bytes = e.length;

@@ -24,6 +24,12 @@ static inline void put_le64(uint8_t *bytes, uint64_t value)
     put_le32(bytes + 4, (uint32_t) (value >> 32));
 }
 
+/* A sum of addresses or distances, modulo 2^64 as the machine adds, whatever a host gives. */
+static inline int64_t add_wrapping(int64_t a, int64_t b)
+{
+    return (int64_t) ((uint64_t) a + (uint64_t) b);
+}
+
 /* Whether a two's complement field of this many bits (1 to 63) holds the value. */
 static inline bool fits_signed(int64_t value, unsigned bits)
 {

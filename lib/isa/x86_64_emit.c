@@ -4,6 +4,8 @@
 
 #include "isa/emit.h"
 
+#include "isa/bytes.h"
+
 #include <elf.h>
 
 enum { RAX, RCX, RDX, RBX, RSP, RBP, RSI, RDI, R8, R9, R10, R11, R12 };
@@ -203,7 +205,7 @@ pp_status x86_64_emit_site_cold(const struct pp_site_desc *desc, uintptr_t recor
     if (landing_pads)
         emit_endbr64(&e);
     emit_byte(&e, 0xe9); /* jmp behind the site */
-    int64_t distance = hot + 5 - ((int64_t) e.length + 4);
+    int64_t distance = add_wrapping(hot, 5 - ((int64_t) e.length + 4));
     emit_le32(&e, (uint32_t) distance);
     layout->bytes = e.length;
     layout->align = 1;
@@ -301,7 +303,7 @@ pp_status x86_64_emit_address(unsigned reg, pp_symbol symbol, int64_t addend, ui
     emit_byte(&e, (uint8_t) (0x05 | (reg & 7) << 3));
     layout->relocs[0] = (pp_reloc) { .offset = (uint32_t) e.length, .type = R_X86_64_PC32,
                                      .section = PP_IN_CODE, .symbol = symbol,
-                                     .addend = addend - 4 };
+                                     .addend = add_wrapping(addend, -4) };
     layout->reloc_count = 1;
     emit_le32(&e, 0);
     layout->bytes = e.length;

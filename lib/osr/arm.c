@@ -63,7 +63,8 @@ static bool is_cold(struct site *site, const uint8_t *hot, const uint8_t *cold)
     struct code_place place;
     uint8_t bytes[COLD_MAX];
     pp_site_layout layout;
-    if (emit_cold(site, hot - cold, bytes, sizeof bytes, &layout) != PP_OK
+    const int64_t distance = (int64_t) ((uintptr_t) hot - (uintptr_t) cold);
+    if (emit_cold(site, distance, bytes, sizeof bytes, &layout) != PP_OK
         || !code_at((uintptr_t) cold, &place) || place.owner == NULL
         || place.start + place.size - (uintptr_t) cold < layout.bytes)
         return false;
