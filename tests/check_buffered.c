@@ -520,6 +520,9 @@ START_TEST(activations_without_a_buffer_stay_in_tier0)
     ck_assert_int_eq(pp_site_disable(method.sites[0]), PP_OK);
     ck_assert_uint_eq(run_sum(&method, 50, 1), 1275);
     ck_assert_uint_eq(show.bodies, 4);
+    ck_assert_int_eq(pp_site_replace(method.sites[0], entry, NULL), PP_OK);
+    ck_assert_uint_eq(run_sum(&method, 50, 1), 1275);
+    ck_assert_uint_eq(show.bodies, 5);
     close_method(&method);
 }
 END_TEST

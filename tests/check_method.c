@@ -150,14 +150,78 @@ START_TEST(bodies_are_limited)
     ck_assert_int_eq(pp_site_destroy(pool, sites[3]), PP_OK);
     ck_assert_uint_eq(stats().bodies, 2);
     ck_assert(!moves(2, 4));
-    /* Disabled, a site has its body still; destroyed, it has not. */
+    /* Disabled, a site has no entry, so no body; destroyed after that, it has none to give. */
     ck_assert_int_eq(pp_site_disable(sites[0]), PP_OK);
-    ck_assert(!moves(2, 4));
-    ck_assert_int_eq(pp_site_destroy(pool, sites[0]), PP_OK);
     ck_assert_uint_eq(stats().bodies, 1);
     ck_assert(moves(2, 4));
     ck_assert_uint_eq(stats().bodies, 2);
+    ck_assert_int_eq(pp_site_destroy(pool, sites[0]), PP_OK);
+    ck_assert_uint_eq(stats().bodies, 2);
     ck_assert_uint_eq(stats().sites, 2);
+}
+END_TEST
+
+START_TEST(replaced_entries_give_their_bodies_back)
+{
+    pp_entry *old;
+    open_method(2, 0);
+    ck_assert(moves(0, 12));
+    ck_assert(moves(1, 4));
+    ck_assert(!moves(2, 4)); /* full */
+    ck_assert_int_eq(pp_site_replace(sites[0], NULL, &old), PP_OK);
+    ck_assert_ptr_eq(old, job.entry);
+    ck_assert_uint_eq(stats().bodies, 1);
+    ck_assert(moves(2, 4)); /* its sibling 1 has an entry, so its first hit triggers */
+    ck_assert_uint_eq(stats().bodies, 2);
+    /* By hand, for what a producer made: it costs nothing any more. */
+    ck_assert_int_eq(pp_site_replace(sites[1], job.entry, &old), PP_OK);
+    ck_assert_ptr_null(old); /* it is the same */
+    ck_assert_uint_eq(stats().bodies, 1);
+    ck_assert_int_eq(pp_site_replace(sites[1], NULL, NULL), PP_OK);
+    ck_assert_int_eq(pp_site_withdraw(sites[2], &old), PP_OK);
+    ck_assert_ptr_eq(old, job.entry);
+    ck_assert_uint_eq(stats().bodies, 0);
+    /* No site has an entry, so each needs all of its hits. */
+    ck_assert(!moves(0, 11));
+    ck_assert(moves(0, 1));
+    ck_assert_uint_eq(stats().bodies, 1);
+    ck_assert_int_eq(pp_entry_destroy(pool, job.entry), PP_E_BUSY);
+}
+END_TEST
+
+/* The producer of site 0 disables the site, or has it count again; and looks at site 1. */
+static bool counts;
+
+static pp_status produce_and_lose(void *host, pp_site *of, const pp_regs *regs, pp_entry **entry)
+{
+    (void) host, (void) regs;
+    ck_assert_uint_eq(stats().bodies, 1);
+    ck_assert_int_eq(counts ? pp_site_replace(of, NULL, NULL) : pp_site_disable(of), PP_OK);
+    ck_assert_int_eq(pp_site_defer(of), PP_E_STALE);
+    ck_assert_uint_eq(stats().bodies, 1); /* it runs, after all */
+    ck_assert(!moves(1, 12));
+    ck_assert_int_eq(refusal_of(1), PP_E_BUSY);
+    *entry = job.entry;
+    return PP_OK;
+}
+
+START_TEST(producer_that_lost_its_site_counts_until_it_returns)
+{
+    open_method(1, PP_METHOD_ONE_AT_A_TIME);
+    pp_site_desc desc = counted;
+    counts = _i != 0;
+    desc.method = method;
+    desc.produce = produce_and_lose;
+    ck_assert_int_eq(pp_site_destroy(pool, sites[0]), PP_OK);
+    ck_assert_int_eq(pp_site_create(pool, &desc, &sites[0]), PP_OK);
+    loop_link(&loops[0], pool, sites[0], 0, true);
+    ck_assert(!moves(0, 12));
+    ck_assert_int_eq(refusal_of(0), PP_E_STALE);
+    ck_assert_int_eq(pp_site_state(sites[0]), counts ? PP_SITE_COUNTING : PP_SITE_DISABLED);
+    ck_assert_uint_eq(stats().bodies, 0);
+    ck_assert_uint_eq(stats().successes, 0);
+    ck_assert(moves(1, 12));
+    ck_assert_uint_eq(stats().bodies, 1);
 }
 END_TEST
 
@@ -383,6 +447,8 @@ int main(void)
     tcase_add_test(tests, siblings_trigger_at_once);
     tcase_add_test(tests, a_failure_is_no_reason);
     tcase_add_test(tests, bodies_are_limited);
+    tcase_add_test(tests, replaced_entries_give_their_bodies_back);
+    tcase_add_loop_test(tests, producer_that_lost_its_site_counts_until_it_returns, 0, 2);
     tcase_add_test(tests, beyond_the_limit_slow_paths_back_off);
     tcase_add_loop_test(tests, one_producer_at_a_time, 0, 4);
     tcase_add_test(tests, forced_site_goes_elsewhere);

@@ -453,9 +453,10 @@ START_TEST(entry_is_published_by_hand)
     ck_assert_int_eq(pp_entry_destroy(pool, other), PP_OK);
     ck_assert_int_eq(pp_site_publish(site, other), PP_E_STALE);
     ck_assert_int_eq(pp_site_disable(site), PP_OK);
-    ck_assert_int_eq(pp_entry_destroy(pool, entry), PP_E_BUSY); /* a thread may be on its way */
-    ck_assert_int_eq(pp_site_destroy(pool, site), PP_OK);
+    ck_assert_ptr_null(pp_site_entry(site));
     ck_assert_int_eq(pp_entry_destroy(pool, entry), PP_OK);
+    ck_assert_int_eq(pp_entry_destroy(pool, entry), PP_E_STALE);
+    ck_assert_int_eq(pp_site_destroy(pool, site), PP_OK);
     ck_assert_int_eq(method_close(&method), PP_OK);
 }
 END_TEST

@@ -69,6 +69,7 @@ check_PROGRAMS += \
 	check_refusals \
 	check_region \
 	check_reloc \
+	check_replace \
 	check_reserve \
 	check_retarget \
 	check_retire \
@@ -165,6 +166,8 @@ check_recording_CPPFLAGS = $(stress_cppflags)
 check_recording_LDADD = libstress.la $(LDADD)
 check_region_SOURCES = tests/check_region.c tests/spans.h
 check_reloc_SOURCES = tests/check_reloc.c tests/code.h
+check_replace_SOURCES = tests/check_replace.c tests/loop.h tests/snippet.h
+check_replace_CFLAGS = $(check_cflags)
 check_reserve_SOURCES = tests/check_reserve.c tests/snippet.h
 check_retarget_SOURCES = tests/check_retarget.c tests/snippet.h
 check_retire_SOURCES = tests/check_retire.c tests/sanitized.h tests/snippet.h

@@ -15,8 +15,8 @@
  *      patchpoint_mask   of V128's those that record->live_gpr and record->live_vector
  *                        name              those that are named
  *
- *      if (record->state == PP_SITE_READY)
- *          return record->target;
+ *      if (target = record->target)
+ *          return target;
  *      thread = record->thread_offset ? *(pp_thread **) (site's FP + thread_offset) : NULL;
  *      if (thread) thread->exit_fp = FP;
  *      target = patchpoint_count(record, site's FP, return address);
@@ -28,8 +28,8 @@
  *      load what a C function may change, from regs; if (record->edited) all of the class;
  *      return target;
  *
- * The state is loaded with acquire, which pairs with the release store that
- * publishes a target.
+ * The target is one word that is 0 or right, at every moment.  It is loaded with acquire,
+ * which pairs with the exchange that publishes it.
  *
  *      FP + 8      return address into the site
  *      FP          site's FP              <- thread->exit_fp
@@ -63,10 +63,9 @@
 
 /* The way without C, and the frame of the other one. */
     .macro  open_stub name
-    ldar    w16, [x17]                  /* PP_SITE_STATE is 0 */
-    sub     w16, w16, #PP_SITE_READY
-    cbnz    w16, .L\name\()_slow
-    ldr     x16, [x17, #PP_SITE_TARGET]
+    add     x16, x17, #PP_SITE_TARGET
+    ldar    x16, [x16]
+    cbz     x16, .L\name\()_slow
     ret
 .L\name\()_slow:
     stp     x29, x30, [sp, #-16]!

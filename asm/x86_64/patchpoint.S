@@ -18,8 +18,8 @@
  *      patchpoint_m256  the same of V256's
  *      patchpoint_m512  the same of V512's; and k0-k7
  *
- *      if (record->state == PP_SITE_READY)
- *          return record->target;
+ *      if (target = record->target)
+ *          return target;
  *      thread = record->thread_offset ? *(pp_thread **) (site's FP + thread_offset) : NULL;
  *      if (thread) thread->exit_fp = FP;
  *      target = patchpoint_count(record, site's FP, return address);
@@ -31,8 +31,9 @@
  *      load what a C function may change, from regs; if (record->edited) all of the class;
  *      return target;
  *
- * A target, once set, is always a published one, and x86-64 keeps loads in
- * order: state READY seen means the target is there.
+ * The target is one word that is 0 or right, at every moment: nothing else is asked.  The
+ * record waits in the red zone until it is known.  x86-64 keeps loads in order, so code at
+ * the target sees what was stored before it was published.
  *
  *      FP + 8      return address into the site
  *      FP          site's FP              <- thread->exit_fp
@@ -80,11 +81,13 @@
 
 /* The way without C, and the frame of the other one. */
     .macro  open_stub name, bytes, align
-    cmpl    $PP_SITE_READY, PP_SITE_STATE(%r11)
-    jne     .L\name\()_slow
+    mov     %r11, -8(%rsp)          /* the stub's own red zone */
     mov     PP_SITE_TARGET(%r11), %r11
+    test    %r11, %r11
+    jz      .L\name\()_slow
     ret
 .L\name\()_slow:
+    mov     -8(%rsp), %r11
     push    %rbp
     .cfi_def_cfa_offset 16
     .cfi_offset rbp, -16

@@ -31,8 +31,8 @@
  *
  *      MYJIT_FORCE=every=3,clobber,verify
  *
- * Sites that become ready under a flag ask C at every pass, so that each transition is made
- * harder; those that were ready before are not.
+ * Sites that get an entry under a flag ask C at every pass, so that each transition is made
+ * harder; those that had theirs before do not, until it is replaced.
  *
  * Without force nothing of this costs anything.
  */

@@ -38,19 +38,21 @@
 
 /*
  * The head of every site record: what the patchpoint stub reads.  The address
- * of a site record is what pp_site_record returns.
+ * of a site record is what pp_site_record returns.  Target and state change together, in
+ * one step.
  */
-#define PP_SITE_STATE 0         /* 32 bits; PP_SITE_READY lets the fast path take `target` */
 #define PP_SITE_COUNTER 4       /* signed 32 bits, for sites that count in their record */
-#define PP_SITE_TARGET 8        /* where to go; once set, it always is the last published target */
-#define PP_SITE_THREAD_OFFSET 16 /* signed 32 bits: frame slot with the pp_thread, from FP; 0: none */
-#define PP_SITE_RESUME 20       /* unsigned 32 bits: from the stub's return address to the resume address */
-#define PP_SITE_LIVE_GPR 24     /* 32 bits: what a site with a mask keeps, by number */
-#define PP_SITE_LIVE_VECTOR 28  /* 32 bits */
-#define PP_SITE_EDITED 32       /* 32 bits: not 0 if a probe may change registers that C keeps */
-#define PP_SITE_HEAD_SIZE 40
+#define PP_SITE_TARGET 8        /* where a pass goes without asking C; 0: it asks */
+#define PP_SITE_STATE 16        /* 64 bits: the low four are one of the values below, the others the
+                                   library's */
+#define PP_SITE_THREAD_OFFSET 24 /* signed 32 bits: frame slot with the pp_thread, from FP; 0: none */
+#define PP_SITE_RESUME 28       /* unsigned 32 bits: from the stub's return address to the resume address */
+#define PP_SITE_LIVE_GPR 32     /* 32 bits: what a site with a mask keeps, by number */
+#define PP_SITE_LIVE_VECTOR 36  /* 32 bits */
+#define PP_SITE_EDITED 40       /* 32 bits: not 0 if a probe may change registers that C keeps */
+#define PP_SITE_HEAD_SIZE 48
 
-/* Values of PP_SITE_STATE.  A plain number, so that assembler can compare with it. */
+/* Values of PP_SITE_STATE.  Plain numbers, so that assembler can compare with them. */
 #define PP_SITE_IDLE 0
 #define PP_SITE_COUNTING 1
 #define PP_SITE_TRIGGERED 2

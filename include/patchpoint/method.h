@@ -8,12 +8,14 @@
  *      site_desc.method = method;                    // for each of its sites
  *      status = pp_site_create(pool, &site_desc, &site);
  *
- * Once a site of the method has an entry, the others are worth it, too: each triggers at its
- * next slow path, whatever its hits.  There are never more than `bodies` of the method's
+ * As long as a site of the method has an entry, the others are worth it, too: each triggers at
+ * its next slow path, whatever its hits.  There are never more than `bodies` of the method's
  * sites with an entry that a producer made, or is making.  A site that would be one more goes
  * on in tier-0, backs off, and counts a refusal, PP_E_NOMEM; a forced one goes where
  * passes without an entry go.  What the host publishes by hand at a site that nobody
- * compiles for is not counted: a body with many entries costs one.
+ * compiles for is not counted: a body with many entries costs one.  Nor is what replaces an
+ * entry (pp_site_replace), so the site gives back its share.  An attempt ends when its site is
+ * ready, has failed, or is disabled or replaced; one whose producer still runs, when that returns.
  */
 #ifndef PATCHPOINT_METHOD_H
 #define PATCHPOINT_METHOD_H

@@ -227,8 +227,16 @@ PP_API pp_status pp_entry_create(pp_pool *pool, const pp_entry_desc *desc,
                                  pp_entry **entry) PP_MUST_CHECK;
 
 /*
- * PP_E_BUSY while a site leads to it, PP_E_STALE if it was destroyed before.
- * With instructions of its own: PP_E_SYSTEM, PP_E_NOMEM as pp_trace_free.
+ * Forget an entry.  Its body's trace is free of it at once, to be retired or freed by the rules
+ * of all code.  Instructions of its own go at once if no thread can be in them: the entry was
+ * never led to, or its sites are destroyed.  If a site that goes on has given it up
+ * (pp_site_replace, pp_site_disable), threads may be on their way through them to the body:
+ * they are retired, in the ticket that covers the body if that is retired next, and pp_reclaim
+ * frees them, and counts them.  A stack that holds them holds the body, too.
+ *
+ * PP_E_BUSY: a site leads to it.
+ * PP_E_STALE: it was destroyed before.
+ * PP_E_SYSTEM, PP_E_NOMEM: with instructions of its own, as pp_trace_free.
  */
 PP_API pp_status pp_entry_destroy(pp_pool *pool, pp_entry *entry) PP_MUST_CHECK;
 

@@ -75,7 +75,7 @@ typedef struct pp_stack {
 
 typedef struct pp_reclaim_result {
     size_t size;        /* set by the caller */
-    size_t freed;       /* number of traces and spans */
+    size_t freed;       /* number of traces and spans, and of entries with code of their own */
     size_t freed_bytes; /* in them, as asked for */
     size_t held;        /* covered by the ticket, but some word lies in it, or right behind it */
     size_t waiting;     /* retired later than the ticket was drawn */

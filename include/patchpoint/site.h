@@ -49,8 +49,46 @@
  * their masks, as before a call of C; if it is, the stub does it for C, and behind the site
  * the upper halves are in use again.
  *
- * States: idle (not emitted), counting, triggered (one thread won), compiling,
- * perhaps pending, then ready, failed or disabled.  policy.h says when.
+ * States:
+ *
+ *      IDLE        its bytes were not emitted yet
+ *      COUNTING    passes count; the policy says when one triggers (policy.h)
+ *      TRIGGERED   one thread won the right to produce
+ *      COMPILING   its producer runs
+ *      PENDING     the producer has left the work to another thread (pp_site_defer)
+ *      READY       passes go to the entry
+ *      FAILED      an attempt failed, and the policy does not want another
+ *      DISABLED    tier-0 goes on, and no entry comes
+ *
+ *      IDLE -> COUNTING -> TRIGGERED -> COMPILING -> READY     by passes
+ *                                       COMPILING -> PENDING -> READY
+ *      COMPILING, PENDING -> COUNTING, FAILED or DISABLED      a failure, by the policy
+ *      IDLE, COUNTING, FAILED, PENDING -> READY                pp_site_publish
+ *      any -> COUNTING or READY                                pp_site_replace
+ *      any -> DISABLED                                         pp_site_disable, pp_site_withdraw
+ *
+ * No state is an end.  An entry that a site gives up is the host's again, to be used for
+ * another site, or to be destroyed.  When an assumption breaks:
+ *
+ *      pp_site_replace(site, NULL, &entry);         // count again; or a better entry for NULL
+ *      pp_entry_destroy(pool, entry);
+ *      pp_trace_retire(pool, body);
+ *      ticket = pp_retire_ticket(pool);             // covers the entry's own code, too
+ *
+ * One ticket is enough (retire.h).  Threads that are on their way to the entry, in its own
+ * code or in the body, go on there until the code is reclaimed.
+ *
+ * Tiers.  A site leads to a body, and the body may have sites of its own, which lead to the
+ * next tier.  The layout of such a site is that of the body's frame:
+ *
+ *      PP_ON_TOP     frame_bytes is tier-0's and the stack_bytes of pp_osr_layout; cfa_offset is
+ *                    tier-0's; saves are those of pp_osr_layout.rule.  Not dynamic
+ *      PP_REPLACE    pp_entry_desc.body; with PP_CSR_RELOAD and registers in `used`, with the save
+ *                    area that the body made
+ *      PP_BUFFER     the frame that the body's prologue makes, as for tier-0
+ *
+ * From each of these any style leads on.  A frame counter of the body lies in a slot of the
+ * body's frame, and its prologue, or the value map, sets it.
  */
 #ifndef PATCHPOINT_SITE_H
 #define PATCHPOINT_SITE_H
@@ -74,6 +112,14 @@ typedef struct pp_method pp_method; /* method.h */
  * returns: an exception or a longjmp out of it would leave the site compiling.
  */
 typedef pp_status pp_produce(void *host, pp_site *site, const pp_regs *regs, pp_entry **entry);
+
+/*
+ * An entry that a producer returned, and the site did not take: why is PP_E_ABI and the
+ * other errors of pp_site_publish, or PP_E_STALE if the site was disabled or replaced while
+ * the producer ran.  Called by the thread that ran the producer, right behind it.  The entry
+ * is the host's, and no thread was ever led to it.
+ */
+typedef void pp_rejected(void *host, pp_site *site, pp_entry *entry, pp_status why);
 
 /*
  * A polled site whose flag was set: called at each such pass, with the registers
@@ -148,6 +194,7 @@ typedef struct pp_site_desc {
     pp_probe *probe;              /* POLLED, ARMED, else NULL; not with PP_SAVE_ABI.  Such a site
                                      leads to no entry */
     pp_method *method;            /* that it is a site of, or NULL; not with POLLED or a probe */
+    pp_rejected *rejected;        /* or NULL; only with a producer */
 } pp_site_desc;
 
 /*
@@ -158,7 +205,10 @@ typedef struct pp_site_desc {
 PP_API pp_status pp_site_create(pp_pool *pool, const pp_site_desc *desc,
                                 pp_site **site) PP_MUST_CHECK;
 
-/* Forget a site.  No thread may be in it or reach it.  Its entry is released, not destroyed. */
+/*
+ * Forget a site.  No thread may be in it or reach it.  Its entry is released, not destroyed.
+ * PP_E_BUSY while a producer runs, PP_E_STALE, PP_E_FAULT (another pool's).
+ */
 PP_API pp_status pp_site_destroy(pp_pool *pool, pp_site *site) PP_MUST_CHECK;
 
 /* The record whose address the site's code loads.  layout.h has its fields. */
@@ -185,27 +235,58 @@ PP_API void *pp_site_host(const pp_site *site);
 
 /*
  * Publish an entry by hand: a later pass of any thread takes it, and the body sees what
- * was stored before; the same holds for what a producer returns.  PP_E_ABI if
- * the entry does not fit the site's frame, PP_E_FAULT if it is another pool's,
- * PP_E_STALE for a destroyed site or entry and for a disabled site, PP_E_BUSY while
- * another thread compiles or when the site is ready already; PP_E_ARG for a polled
- * site, which leads nowhere.
+ * was stored before; the same holds for what a producer returns, and for pp_site_replace.
+ *
+ * PP_E_ARG: a polled site or one with a probe, which lead nowhere.
+ * PP_E_ABI: the entry does not fit the site's frame, or reads a register that it does not keep.
+ * PP_E_FAULT: it is another pool's.
+ * PP_E_STALE: the site or the entry was destroyed, or the site is disabled; or the site waited
+ *      for a deferred job, and was then disabled or replaced: this is that job's result, which
+ *      is refused once.
+ * PP_E_BUSY: a producer runs, or the site is ready (pp_site_replace).
  */
 PP_API pp_status pp_site_publish(pp_site *site, pp_entry *entry) PP_MUST_CHECK;
+
+/*
+ * Lead a site to another entry, in any state, while threads pass it; or, if `next` is NULL,
+ * have it count again, as if it had just been made: hits, failures and back-off begin anew, and
+ * a counter in its record.  A frame's counter is where it is; but one that ran out while the
+ * site was disabled stands still in that frame, as does a word of PP_COUNTER_DATA or THREAD,
+ * so replace a site that is to count again, and do not disable it first.
+ *
+ * `old`, unless NULL, receives the entry that the site led to, or NULL.  It is the host's again.
+ * Passes take the new target or the old one, and the old one no more when the call returns,
+ * but threads that were on their way there arrive: see pp_entry_destroy.
+ *
+ * A producer that runs, or a job that was deferred, loses the site: what it brings is refused
+ * with PP_E_STALE (rejected; pp_site_publish and pp_site_fail), and until it has come no pass
+ * triggers.  So a thread that defers always ends its job by one of these two.
+ *
+ * The site's share in its method's bodies goes back, for a producer that runs when it is done.
+ * `next` is not counted, like what is published by hand.  Armed sites stay armed; a forced site's
+ * next pass produces.  A polled site, or one with a probe, that was disabled calls again.
+ *
+ * PP_E_ARG, PP_E_ABI, PP_E_FAULT: as pp_site_publish.  PP_E_STALE: destroyed.
+ */
+PP_API pp_status pp_site_replace(pp_site *site, pp_entry *next, pp_entry **old) PP_MUST_CHECK;
 
 /*
  * For producers that let another thread compile: call this in the producer, before the
  * other thread can know of the job.  The site is PP_SITE_PENDING, tier-0 goes on, and its
  * slow paths come with the policy's back-off, until pp_site_publish or pp_site_fail, by
- * any thread, ends it.  What the producer returns then means nothing.  PP_E_BUSY outside of
- * the site's producer.
+ * any thread, ends it.  What the producer returns then means nothing.
+ *
+ * PP_E_BUSY: the calling thread does not run the site's producer, or it has deferred already.
+ * PP_E_STALE: the site was disabled or replaced meanwhile, or destroyed; nobody waits for the job.
  */
 PP_API pp_status pp_site_defer(pp_site *site) PP_MUST_CHECK;
 
 /*
  * The other thread's compilation failed, for this reason, which is an error.  The policy
- * says whether it is tried again.  PP_E_BUSY if the site is not pending, PP_E_STALE if it
- * was disabled meanwhile, or destroyed: then nobody waits for the result.
+ * says whether it is tried again.
+ *
+ * PP_E_BUSY: the site is not pending.
+ * PP_E_STALE: it was disabled or replaced meanwhile, or destroyed: nobody waits for the result.
  */
 PP_API pp_status pp_site_fail(pp_site *site, pp_status why) PP_MUST_CHECK;
 
@@ -224,8 +305,14 @@ struct pp_patch;
 PP_API pp_status pp_site_patch(pp_site *site, const void *hot, const void *cold, int armed,
                                struct pp_patch *patch) PP_MUST_CHECK;
 
-/* No further slow path or transition; tier-0 goes on.  PP_E_BUSY while a producer runs. */
+/*
+ * No further slow path or transition; tier-0 goes on.  It sticks, until pp_site_replace: what a
+ * producer brings that runs, or a job that was deferred, is refused, as in pp_site_replace.  The
+ * entry that the site led to is the host's again: pp_site_withdraw says which.  PP_E_STALE:
+ * destroyed.
+ */
 PP_API pp_status pp_site_disable(pp_site *site) PP_MUST_CHECK;
+PP_API pp_status pp_site_withdraw(pp_site *site, pp_entry **old) PP_MUST_CHECK;
 
 /* Slow paths count without a lock: where threads meet, one may be missing. */
 typedef struct pp_site_stats {

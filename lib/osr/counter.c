@@ -32,8 +32,8 @@ _Atomic int32_t *counter_of(struct site *site, uintptr_t fp)
 
 uintptr_t patchpoint_count(struct site_record *record, uintptr_t fp, uintptr_t pc)
 {
-    struct site *site = (struct site *) record;
-    if (atomic_load_explicit(&record->state, memory_order_acquire) != PP_SITE_COUNTING
+    struct site *site = site_of(record);
+    if (site_word(site) != PP_SITE_COUNTING
         || site->desc.kind != PP_SITE_COUNTED)
         return 0;
     const struct policy *policy = site_policy(site);

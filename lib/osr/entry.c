@@ -11,6 +11,7 @@
 #include "osr/room.h"
 #include "osr/tier0.h"
 #include "osr/transition.h"
+#include "patch/retire.h"
 #include "sized.h"
 
 #include "stub.h"
@@ -86,7 +87,7 @@ pp_status entry_admit(const struct entry *entry, pp_thread *thread, uintptr_t fp
         return PP_E_STACK;
     /* Last: nobody would give it back. */
     if (entry->style == PP_BUFFER)
-        return buffer_reserve(thread, fp, entry->program->buffer_bytes);
+        return buffer_reserve(thread, fp, entry->buffer_bytes);
     return PP_OK;
 }
 
@@ -116,6 +117,13 @@ pp_status entry_acquire(const pp_entry *handle, const pp_pool *pool, const pp_si
 void entry_release(struct entry *entry)
 {
     atomic_fetch_sub_explicit(&entry->references, 1, memory_order_release);
+}
+
+void entry_let_go(struct entry *entry)
+{
+    /* The one who takes the last reference sees it. */
+    atomic_store_explicit(&entry->let_go, true, memory_order_relaxed);
+    entry_release(entry);
 }
 
 pp_status pp_entry_check(const pp_entry *handle, const pp_tier0_layout *layout)
@@ -257,10 +265,46 @@ static pp_status check_desc(const pp_entry_desc *desc, struct plan *plan)
 
 /* ---- making ----------------------------------------------------------------- */
 
+static void leave_locked(struct osr_state *state, struct entry *entry)
+{
+    entry->next_leaving = NULL;
+    *state->leaving_end = entry;
+    state->leaving_end = &entry->next_leaving;
+}
+
+/* Whether the code of an entry is still there: retired, and not reclaimed. */
+static bool way_is_there(const struct entry *entry)
+{
+    return pp_trace_at((const void *) entry->target) == entry->way;
+}
+
+/*
+ * Records of destroyed entries stay until their code is reclaimed, which reads them.  It
+ * mostly goes in the order of the list; what a stack holds goes to its end.
+ */
+static void sweep_locked(struct osr_state *state)
+{
+    enum { LOOKS = 4 };
+    for (int i = 0; i < LOOKS && state->leaving != NULL; i++) {
+        struct entry *entry = state->leaving;
+        state->leaving = entry->next_leaving;
+        if (state->leaving == NULL)
+            state->leaving_end = &state->leaving;
+        if (way_is_there(entry)) {
+            leave_locked(state, entry);
+        } else {
+            entry_clear(entry);
+            record_give_locked(&state->entries, &entry->record);
+        }
+    }
+}
+
 static struct entry *take(pp_pool *pool)
 {
     pool_lock(pool);
     struct osr_state *state = osr_state_locked(pool);
+    if (state != NULL)
+        sweep_locked(state);
     struct record *record = state != NULL ? record_take_locked(pool, &state->entries) : NULL;
     pool_unlock(pool);
     return record != NULL ? (struct entry *) ((char *) record - state->entries.offset) : NULL;
@@ -319,6 +363,9 @@ static pp_status add_transition(struct entry *entry, const pp_entry_desc *desc,
     if (entry->program == NULL)
         return error_set(desc->error, PP_E_NOMEM, "no memory for the values");
     value_compile(desc->values, desc->value_count, entry->program);
+    entry->reads_gpr = entry->program->gpr;
+    entry->reads_vector = entry->program->vector;
+    entry->buffer_bytes = entry->program->buffer_bytes;
     entry->stack_bytes = stack_below(entry);
     return transition_link(pool, entry, desc->error);
 }
@@ -371,8 +418,11 @@ pp_status pp_entry_destroy(pp_pool *pool, pp_entry *handle)
     if (!atomic_compare_exchange_strong_explicit(&entry->references, &none, ENTRY_CLOSED,
                                                  memory_order_acq_rel, memory_order_relaxed))
         return none == ENTRY_CLOSED ? PP_E_STALE : PP_E_BUSY;
+    const bool leaves = entry->way != NULL
+                        && atomic_load_explicit(&entry->let_go, memory_order_relaxed);
     if (entry->way != NULL) {
-        pp_status status = pp_trace_free(pool, entry->way);
+        pp_status status = leaves ? trace_retire(pool, entry->way, (uintptr_t) entry->code)
+                                  : pp_trace_free(pool, entry->way);
         if (status != PP_OK) { /* its code could not be cleared: all is as before */
             atomic_store_explicit(&entry->references, 0, memory_order_release);
             return status;
@@ -380,6 +430,12 @@ pp_status pp_entry_destroy(pp_pool *pool, pp_entry *handle)
     }
     record_death(&entry->record, handle);
     trace_release(pool, entry->trace);
-    give(entry);
+    if (!leaves) {
+        give(entry);
+        return PP_OK;
+    }
+    pool_lock(pool);
+    leave_locked(pool_room_state(pool, ROOM_OSR), entry);
+    pool_unlock(pool);
     return PP_OK;
 }

@@ -23,6 +23,8 @@ struct entry {
     uint64_t seal;               /* magic, architecture and layout of this struct, and its address */
     struct record record;
     _Atomic uint32_t references; /* sites that lead here, or ENTRY_CLOSED */
+    atomic_bool let_go;          /* a site has led here, and threads may be on their way yet */
+    struct entry *next_leaving;  /* destroyed, and its own code is retired; under pool_lock */
     pp_osr_style style;
     pp_csr_scheme scheme;
     const void *code;            /* of the body */
@@ -31,6 +33,7 @@ struct entry {
     pp_tier0_layout body;        /* PP_REPLACE: normalized */
     struct value_program *program; /* PP_REPLACE, PP_BUFFER: its own */
     pp_trace *way;               /* its own, if it has code beside the body's */
+    uint32_t reads_gpr, reads_vector, buffer_bytes; /* of the program: passes look at no more */
     uint64_t used;
     size_t stack_bytes;
     pp_trace *trace;             /* held */
@@ -60,6 +63,12 @@ pp_status entry_check(const pp_entry *handle, const pp_pool *pool, const pp_site
 pp_status entry_acquire(const pp_entry *handle, const pp_pool *pool, const pp_site_desc *site,
                         struct entry **entry);
 void entry_release(struct entry *entry);
+
+/*
+ * The same for a site that threads go on to pass: some may be on their way to the entry, so
+ * what it has of its own is freed by way of pp_reclaim.
+ */
+void entry_let_go(struct entry *entry);
 
 /*
  * Whether an activation may take a guarded entry, which it then does: PP_BUFFER has its

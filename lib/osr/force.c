@@ -73,7 +73,7 @@ static void hasten(struct site *site)
         return; /* half made */
     int32_t passes = atomic_load_explicit(&site->head.counter, memory_order_relaxed);
     if (site->desc.kind == PP_SITE_COUNTED && site->desc.counter == PP_COUNTER_SITE
-        && atomic_load_explicit(&site->head.state, memory_order_acquire) != PP_SITE_DISABLED)
+        && !word_is(site_word(site), 1u << PP_SITE_DISABLED))
         atomic_compare_exchange_strong_explicit(&site->head.counter, &passes, 1,
                                                 memory_order_relaxed, memory_order_relaxed);
 }

@@ -135,10 +135,16 @@ static void clobber(const struct site *site, struct pp_regs *regs, uintptr_t tar
         gpr = site->desc.live_gpr;
         vector = site->desc.live_vector;
     }
-    const struct entry *entry = atomic_load_explicit(&site->entry, memory_order_relaxed);
-    if (entry != NULL && target == entry->target && entry->program != NULL) {
-        gpr &= entry->program->gpr;
-        vector &= entry->program->vector;
+    /* A target that belongs to no entry by now may read all that the class keeps. */
+    const uint64_t word = site_word(site);
+    const struct entry *entry = word_entry(word);
+    if (entry != NULL && target == entry->target && entry->style != PP_ON_TOP) {
+        const uint32_t reads_gpr = entry->reads_gpr, reads_vector = entry->reads_vector;
+        atomic_thread_fence(memory_order_acquire);
+        if (site_word(site) == word) {
+            gpr &= reads_gpr;
+            vector &= reads_vector;
+        }
     }
     if ((gpr & vector) != UINT32_MAX)
         fill_stored(regs, gpr, vector);

@@ -44,7 +44,7 @@ AT(PP_SITE_LIVE_VECTOR, struct site_record, live_vector);
 IS(PP_SITE_LIVE_VECTOR, PP_SITE_LIVE_GPR + 4); /* loaded as a pair */
 AT(PP_SITE_EDITED, struct site_record, edited);
 IS(PP_SITE_HEAD_SIZE, sizeof(struct site_record));
-AT(0, struct site, head);
+IS(sizeof(((struct site_record *) 0)->state), 8);
 
 AT(PP_REGS_GPR, pp_regs, gpr);
 IS(PP_REGS_GPR_COUNT, sizeof((pp_regs *) 0)->gpr / sizeof(uint64_t));
@@ -77,5 +77,5 @@ IS(PP_SAVE_V512_VALUE, PP_SAVE_V512);
 IS(PP_SAVE_MASK_VALUE, PP_SAVE_MASK);
 IS(PP_SAVE_MASK256_VALUE, PP_SAVE_MASK256);
 IS(PP_SAVE_MASK512_VALUE, PP_SAVE_MASK512);
-IS(sizeof(_Atomic uint32_t), 4);
-IS(sizeof(_Atomic uintptr_t), 8);
+IS(sizeof(_Atomic int32_t), 4);
+IS(sizeof(_Atomic uint64_t), 8);

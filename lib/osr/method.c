@@ -76,35 +76,19 @@ void method_undo(struct method *method)
     end_attempt(method);
 }
 
-void method_fail(struct site *site)
+void method_account(struct method *method, uint64_t before, uint64_t after)
 {
-    uint32_t share = SHARE_MAKING;
-    if (site->method != NULL
-        && atomic_compare_exchange_strong_explicit(&site->share, &share, SHARE_NONE,
-                                                   memory_order_relaxed, memory_order_relaxed))
-        method_undo(site->method);
-}
-
-void method_succeed(struct site *site)
-{
-    struct method *method = site->method;
-    uint32_t share = SHARE_MAKING;
+    const struct entry *was = word_entry(before), *is = word_entry(after);
     if (method == NULL)
         return;
-    atomic_fetch_add_explicit(&method->successes, 1, memory_order_relaxed);
-    atomic_store_explicit(&method->eager, true, memory_order_relaxed);
-    if (atomic_compare_exchange_strong_explicit(&site->share, &share, SHARE_HAS,
-                                                memory_order_relaxed, memory_order_relaxed))
+    if (is != NULL && is != was)
+        atomic_fetch_add_explicit(&method->successes, 1, memory_order_relaxed);
+    if ((is != NULL) != (was != NULL))
+        atomic_fetch_add_explicit(&method->entries, is != NULL ? 1 : -1, memory_order_relaxed);
+    if (before & ~after & SITE_SHARE)
+        give_body(method);
+    if (word_attempts(before) && !word_attempts(after))
         end_attempt(method);
-}
-
-void method_forget(struct site *site)
-{
-    if (site->method == NULL)
-        return;
-    method_fail(site);
-    if (atomic_exchange_explicit(&site->share, SHARE_NONE, memory_order_relaxed) == SHARE_HAS)
-        give_body(site->method);
 }
 
 /* ---- sites of a method ------------------------------------------------------- */

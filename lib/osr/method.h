@@ -1,11 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Methods from inside.  A site's share in its method's bodies goes
- *
- *      NONE -> MAKING (before it triggers) -> HAS (it got an entry) -> NONE (it goes)
- *      MAKING -> NONE (the attempt failed, or the site did not win, or was disabled)
- *
- * by exchanges, so that whatever ends an attempt ends it once.
+ * Methods from inside.  A site that triggers takes one of its method's bodies first, and
+ * says so in its state word (SITE_SHARE); the step that loses the flag gives the body
+ * back.  So it is given back once, whatever ends the attempt or takes the entry away.
  */
 #ifndef OSR_METHOD_H
 #define OSR_METHOD_H
@@ -19,7 +16,7 @@ struct site;
 struct method {
     _Alignas(16) _Atomic uint32_t bodies; /* first; the address of what handles stand for */
     atomic_bool busy;          /* an attempt is going on; only with PP_METHOD_ONE_AT_A_TIME */
-    atomic_bool eager;         /* a site got an entry */
+    _Atomic int32_t entries;   /* sites that lead to one; for a moment perhaps one less */
     uint32_t most, flags;      /* constant */
     uint32_t sites;            /* under pool_lock */
     _Atomic uint64_t successes, full, refused_busy;
@@ -27,12 +24,10 @@ struct method {
     void *host;                /* constant */
 };
 
-enum share { SHARE_NONE, SHARE_MAKING, SHARE_HAS };
-
 /* Whether sites trigger at their next slow path. */
 static inline bool method_is_eager(const struct method *method)
 {
-    return method != NULL && atomic_load_explicit(&method->eager, memory_order_relaxed);
+    return method != NULL && atomic_load_explicit(&method->entries, memory_order_relaxed) > 0;
 }
 
 /* The method behind a handle of this pool, which has a site more.  pool_lock held. */
@@ -45,13 +40,7 @@ pp_status method_begin(struct site *site);
 /* What was begun and then not tried: the site did not win. */
 void method_undo(struct method *method);
 
-/* The attempt of the site, if it has one, came to nothing. */
-void method_fail(struct site *site);
-
-/* The site has an entry. */
-void method_succeed(struct site *site);
-
-/* The site goes. */
-void method_forget(struct site *site);
+/* A site went from one state word to another. */
+void method_account(struct method *method, uint64_t before, uint64_t after);
 
 #endif

@@ -61,8 +61,8 @@ static bool is_due(struct site *site, struct force *force)
 /* Whether this pass is the one, of all threads' passes, that produces. */
 static bool wins(struct site *site)
 {
-    const uint32_t from = 1u << PP_SITE_IDLE | 1u << PP_SITE_COUNTING;
-    if (!(from >> atomic_load_explicit(&site->head.state, memory_order_relaxed) & 1))
+    uint64_t seen = site_word(site);
+    if (!word_may_trigger(seen))
         return false;
     pp_status status = method_begin(site);
     if (status != PP_OK) {
@@ -70,26 +70,41 @@ static bool wins(struct site *site)
         atomic_fetch_add_explicit(&site->level, 1, memory_order_relaxed);
         return false;
     }
-    if (!site_move(site, from, PP_SITE_TRIGGERED)) {
-        method_undo(site->method);
-        return false;
-    }
-    if (site->method != NULL)
-        atomic_store_explicit(&site->share, SHARE_MAKING, memory_order_relaxed);
-    return true;
+    const uint64_t next = PP_SITE_TRIGGERED | (site->method != NULL ? SITE_SHARE : 0);
+    while (word_may_trigger(seen))
+        if (site_step(site, &seen, next))
+            return true;
+    method_undo(site->method);
+    return false;
+}
+
+/* From TRIGGERED on: false if the site was taken from this producer before it began. */
+static bool begins(struct site *site)
+{
+    atomic_store_explicit(&site->producer, pthread_self(), memory_order_relaxed);
+    return site_move(site, 1u << PP_SITE_TRIGGERED, PP_SITE_COMPILING);
+}
+
+static void reject(struct site *site, pp_entry *entry, pp_status why)
+{
+    if (entry != NULL && why != PP_OK && site->desc.rejected != NULL)
+        site->desc.rejected(site->desc.host, site_handle(site), entry, why);
 }
 
 /*
- * Only the winner is here, and only it leaves TRIGGERED, and COMPILING unless it
+ * Only the winner is here, and nobody else is until it has ended the attempt, unless it
  * deferred: then the site is another's by the time that the producer returns.
  */
 static void produce(struct site *site, const struct pp_regs *regs)
 {
     count(&site->triggers);
-    atomic_store_explicit(&site->head.state, PP_SITE_COMPILING, memory_order_release);
+    if (!begins(site)) {
+        site_fail(site, PP_E_STALE);
+        return;
+    }
     if (!tier0_has_sp(&site->tier0, fp_of(regs), sp_of(regs))) {
         /* Not the frame that the site was described with: a body would overwrite it. */
-        site_fail(site, 1u << PP_SITE_COMPILING, PP_E_ABI);
+        site_fail(site, PP_E_ABI);
         return;
     }
     const uint32_t defers = atomic_load_explicit(&site->defers, memory_order_relaxed);
@@ -98,15 +113,14 @@ static void produce(struct site *site, const struct pp_regs *regs)
     if (atomic_load_explicit(&site->defers, memory_order_relaxed) != defers)
         return;
     if (status == PP_OK)
-        (void) site_publish(site, entry);
+        reject(site, entry, site_publish(site, entry));
     else
-        site_fail(site, 1u << PP_SITE_COMPILING, status);
+        site_fail(site, status);
 }
 
 /* Whether this activation may go where the site leads. */
-static bool admits(struct site *site, const struct pp_regs *regs)
+static bool admits(struct site *site, const struct entry *entry, const struct pp_regs *regs)
 {
-    const struct entry *entry = atomic_load_explicit(&site->entry, memory_order_relaxed);
     if (!entry_is_guarded(entry))
         return true; /* published under force */
     pp_thread *thread = *(pp_thread *const *) (fp_of(regs) + (int64_t) site->desc.thread_offset);
@@ -116,32 +130,51 @@ static bool admits(struct site *site, const struct pp_regs *regs)
     return status == PP_OK;
 }
 
+/*
+ * The target of a guarded site, or 0.  The entry may have gone, and its record may be
+ * another's, by the time that it is read: then the word is another one, too, and what
+ * was read is worth nothing.
+ */
+static uintptr_t take_guarded(struct site *site, uint64_t word, const struct pp_regs *regs)
+{
+    const struct entry *entry = word_entry(word);
+    if (!admits(site, entry, regs))
+        return 0;
+    const uintptr_t target = entry->target;
+    atomic_thread_fence(memory_order_acquire);
+    return site_word(site) == word ? target : 0;
+}
+
 /* The target of a ready site, or 0. */
 static uintptr_t take_target(struct site *site, const struct pp_regs *regs)
 {
-    uint32_t state = atomic_load_explicit(&site->head.state, memory_order_acquire);
-    if (state != PP_SITE_READY && (state != PP_SITE_GUARDED || !admits(site, regs)))
-        return 0;
-    count(&site->transitions);
-    return atomic_load_explicit(&site->head.target, memory_order_relaxed);
+    const uint64_t word = site_word(site);
+    uintptr_t target = 0;
+    if (word_state(word) == PP_SITE_GUARDED)
+        target = take_guarded(site, word, regs);
+    else if (word_state(word) == PP_SITE_READY)
+        target = atomic_load_explicit(&site->head.target, memory_order_acquire);
+    if (target != 0)
+        count(&site->transitions);
+    return target;
 }
 
 /* The counter is set before anything else runs: a producer may pass sites that share it. */
-static uintptr_t pass_counted(struct site *site, uint32_t state, const struct pp_regs *regs)
+static uintptr_t pass_counted(struct site *site, const struct pp_regs *regs)
 {
-    const bool waits = 1u << state & (1u << PP_SITE_TRIGGERED | 1u << PP_SITE_COMPILING
-                                      | 1u << PP_SITE_PENDING | 1u << PP_SITE_FAILED);
+    const uint64_t word = site_word(site);
+    const bool may_trigger = word_may_trigger(word);
+    const bool waits = !may_trigger && !word_is(word, STATES_READY | 1u << PP_SITE_DISABLED);
     struct force *force = policy_force(site_policy(site));
     count(&site->slow_paths);
     if (waits && !force_passes(force))
         atomic_fetch_add_explicit(&site->level, 1, memory_order_relaxed);
-    rearm(site, state, regs);
-    if (!waits && state != PP_SITE_READY && state != PP_SITE_GUARDED && state != PP_SITE_DISABLED
-        && is_due(site, force) && wins(site)) {
+    rearm(site, word_state(word), regs);
+    if (may_trigger && is_due(site, force) && wins(site)) {
         produce(site, regs);
-        state = atomic_load_explicit(&site->head.state, memory_order_acquire);
-        if (state != PP_SITE_READY)
-            rearm(site, state, regs);
+        const uint64_t now = site_word(site);
+        if (word_state(now) != PP_SITE_READY)
+            rearm(site, word_state(now), regs);
     }
     return take_target(site, regs);
 }
@@ -149,10 +182,9 @@ static uintptr_t pass_counted(struct site *site, uint32_t state, const struct pp
 /* Armed: every pass is a hit until there is a target; back-off would need a counter. */
 static uintptr_t pass_armed(struct site *site, const struct pp_regs *regs)
 {
-    const uint32_t counts = 1u << PP_SITE_IDLE | 1u << PP_SITE_COUNTING;
     count(&site->slow_paths);
-    if (counts >> atomic_load_explicit(&site->head.state, memory_order_relaxed) & 1
-        && is_due(site, policy_force(site_policy(site))) && wins(site))
+    if (word_may_trigger(site_word(site)) && is_due(site, policy_force(site_policy(site)))
+        && wins(site))
         produce(site, regs);
     return take_target(site, regs);
 }
@@ -160,7 +192,10 @@ static uintptr_t pass_armed(struct site *site, const struct pp_regs *regs)
 static pp_status why_not(struct site *site)
 {
     const int last = atomic_load_explicit(&site->last, memory_order_relaxed);
-    switch (atomic_load_explicit(&site->head.state, memory_order_acquire)) {
+    const uint64_t word = site_word(site);
+    if (word & (SITE_RUNS | SITE_OWED))
+        return word_is(word, 1u << PP_SITE_DISABLED) ? PP_E_STALE : PP_E_BUSY;
+    switch (word_state(word)) {
     case PP_SITE_FAILED:
     case PP_SITE_GUARDED:
         return (pp_status) last;
@@ -206,7 +241,7 @@ static uintptr_t pass(struct site *site, uint32_t state, struct pp_regs *regs)
 {
     switch (site->desc.kind) {
     case PP_SITE_COUNTED:
-        return pass_counted(site, state, regs);
+        return pass_counted(site, regs);
     case PP_SITE_ARMED:
         return site->desc.probe == NULL ? pass_armed(site, regs) : pass_polled(site, state, regs);
     case PP_SITE_FORCED:
@@ -218,9 +253,9 @@ static uintptr_t pass(struct site *site, uint32_t state, struct pp_regs *regs)
 
 uintptr_t patchpoint_slow(struct site_record *record, struct pp_regs *regs)
 {
-    struct site *site = (struct site *) record;
+    struct site *site = site_of(record);
     int kept = errno;
-    uint32_t state = atomic_load_explicit(&record->state, memory_order_acquire);
+    const uint32_t state = word_state(site_word(site));
     const uintptr_t resume = regs->pc + record->resume; /* a probe may overwrite it */
     struct force *force = policy_force(site_policy(site));
 

@@ -40,7 +40,7 @@ int32_t policy_passes(struct site *site)
     if (most < passes)
         most = passes; /* of a site with a threshold of its own */
     if (shift > 30 || passes << shift > most) {
-        if (READ(policy, flags) & PP_POLICY_NEVER && site_disable(site))
+        if (READ(policy, flags) & PP_POLICY_NEVER && site_give_up(site))
             return INT32_MAX;
         passes = most;
     } else {

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT */
-/* The states of a site: who may move it, and how an entry is published. */
+/* How a site gets its entry, loses it, and fails; and what it says of itself. */
 #include <config.h>
 
 #include "osr/site.h"
@@ -19,17 +19,6 @@ pp_site *site_handle(const struct site *site)
     return record_handle(site, &site->record);
 }
 
-bool site_move(struct site *site, uint32_t from, uint32_t to)
-{
-    uint32_t state = atomic_load_explicit(&site->head.state, memory_order_relaxed);
-    do {
-        if (!(from & 1u << state))
-            return false;
-    } while (!atomic_compare_exchange_weak_explicit(&site->head.state, &state, to,
-                                                    memory_order_acq_rel, memory_order_relaxed));
-    return true;
-}
-
 pp_status site_refuse(struct site *site, pp_status why)
 {
     atomic_store_explicit(&site->last, why, memory_order_relaxed);
@@ -37,15 +26,49 @@ pp_status site_refuse(struct site *site, pp_status why)
     return why;
 }
 
-pp_status site_fail(struct site *site, uint32_t from, pp_status why)
+/* ---- the end of an attempt ------------------------------------------------------ */
+
+static bool leads_nowhere(const struct site *site)
 {
-    /* Before the state: a thread that sees COUNTING again begins from here. */
-    site_refuse(site, why);
+    return site->desc.kind == PP_SITE_POLLED || site->desc.probe != NULL;
+}
+
+static void begin_without_failures(struct site *site)
+{
+    atomic_store_explicit(&site->level, 0, memory_order_relaxed);
+    atomic_store_explicit(&site->failures, 0, memory_order_relaxed);
+}
+
+/* A step by which the attempt fails.  What it counts is there before another can begin. */
+static bool fail_from(struct site *site, uint64_t *seen)
+{
     atomic_store_explicit(&site->hits, 0, memory_order_relaxed);
     atomic_fetch_add_explicit(&site->level, 1, memory_order_relaxed);
     uint64_t failures = atomic_fetch_add_explicit(&site->failures, 1, memory_order_relaxed) + 1;
-    method_fail(site);
-    site_move(site, from, site_after_failure(site, failures));
+    if (site_step(site, seen, site_after_failure(site, failures)))
+        return true;
+    /* It was another step's to end. */
+    atomic_fetch_sub_explicit(&site->level, 1, memory_order_relaxed);
+    atomic_fetch_sub_explicit(&site->failures, 1, memory_order_relaxed);
+    return false;
+}
+
+/* The producer of a site that was taken from it is back: others may be asked again. */
+static void come_back(struct site *site)
+{
+    uint64_t seen = site_word(site);
+    while ((seen & SITE_RUNS) && !site_step(site, &seen, seen & ~(SITE_RUNS | SITE_SHARE)))
+        continue;
+}
+
+pp_status site_fail(struct site *site, pp_status why)
+{
+    uint64_t seen = site_word(site);
+    site_refuse(site, why);
+    while (word_is(seen, STATES_PRODUCING))
+        if (fail_from(site, &seen))
+            return why;
+    come_back(site);
     return why;
 }
 
@@ -54,46 +77,60 @@ pp_status site_publish(struct site *site, const pp_entry *handle)
     struct entry *entry;
     pp_status status = entry_acquire(handle, site->record.pool, &site->desc, &entry);
     if (status != PP_OK)
-        return site_fail(site, 1u << PP_SITE_COMPILING, status);
-    atomic_store_explicit(&site->entry, entry, memory_order_relaxed);
-    atomic_store_explicit(&site->head.target, entry->target, memory_order_relaxed);
-    atomic_store_explicit(&site->level, 0, memory_order_relaxed);
-    atomic_store_explicit(&site->failures, 0, memory_order_relaxed);
-    method_succeed(site);
-    const bool asks = entry_is_guarded(entry) || force_marks(policy_force(site_policy(site)));
-    /* Pairs with the acquire load of the stub: READY seen, target seen. */
-    atomic_store_explicit(&site->head.state, asks ? PP_SITE_GUARDED : PP_SITE_READY,
-                          memory_order_release);
-    return PP_OK;
+        return site_fail(site, status);
+    uint64_t seen = site_word(site);
+    while (word_is(seen, STATES_PRODUCING)) {
+        begin_without_failures(site);
+        if (site_step(site, &seen, site_word_of(site, entry, seen & SITE_SHARE)))
+            return PP_OK;
+    }
+    entry_release(entry);
+    site_refuse(site, PP_E_STALE);
+    come_back(site);
+    return PP_E_STALE;
 }
 
-pp_status pp_site_publish(pp_site *handle, pp_entry *entry)
+/* Whether what this job brings was given up by a disabling or a replacement. */
+static bool pays_debt(struct site *site)
+{
+    uint64_t seen = site_word(site);
+    while (seen & SITE_OWED)
+        if (site_step(site, &seen, seen & ~SITE_OWED))
+            return true;
+    return false;
+}
+
+static pp_status why_not_published(uint64_t word)
+{
+    if (word_is(word, 1u << PP_SITE_DISABLED))
+        return PP_E_STALE;
+    return word_is(word, STATES_PRODUCING | STATES_READY) ? PP_E_BUSY : PP_OK;
+}
+
+pp_status pp_site_publish(pp_site *handle, pp_entry *given)
 {
     struct site *site = site_from(handle);
     if (site == NULL)
-        return handle == NULL || entry == NULL ? PP_E_ARG : PP_E_STALE;
-    if (entry == NULL || site->desc.kind == PP_SITE_POLLED || site->desc.probe != NULL)
+        return handle == NULL || given == NULL ? PP_E_ARG : PP_E_STALE;
+    if (given == NULL || leads_nowhere(site))
         return PP_E_ARG;
-    /* Refused before anything moves; site_publish asks again, with a reference. */
-    pp_status status = entry_check(entry, site->record.pool, &site->desc);
+    if (pays_debt(site))
+        return site_refuse(site, PP_E_STALE);
+    struct entry *entry;
+    pp_status status = entry_acquire(given, site->record.pool, &site->desc, &entry);
     if (status != PP_OK)
         return site_refuse(site, status);
-    if (!site_move(site, 1u << PP_SITE_IDLE | 1u << PP_SITE_COUNTING | 1u << PP_SITE_FAILED
-                             | 1u << PP_SITE_PENDING, PP_SITE_COMPILING))
-        return pp_site_state(handle) == PP_SITE_DISABLED ? PP_E_STALE : PP_E_BUSY;
-    return site_publish(site, entry);
-}
-
-pp_status pp_site_defer(pp_site *handle)
-{
-    struct site *site = site_from(handle);
-    if (site == NULL)
-        return handle == NULL ? PP_E_ARG : PP_E_STALE;
-    if (atomic_load_explicit(&site->head.state, memory_order_acquire) != PP_SITE_COMPILING)
-        return PP_E_BUSY;
-    /* Before the state: from there on it may end, and begin again, in another thread. */
-    atomic_fetch_add_explicit(&site->defers, 1, memory_order_relaxed);
-    atomic_store_explicit(&site->head.state, PP_SITE_PENDING, memory_order_release);
+    uint64_t seen = site_word(site), next;
+    do {
+        status = why_not_published(seen);
+        if (status != PP_OK) {
+            entry_release(entry);
+            return status;
+        }
+        begin_without_failures(site);
+        next = site_word_of(site, entry, word_is(seen, 1u << PP_SITE_PENDING)
+                                             ? seen & SITE_SHARE : word_flags_after(seen));
+    } while (!site_step(site, &seen, next));
     return PP_OK;
 }
 
@@ -104,31 +141,127 @@ pp_status pp_site_fail(pp_site *handle, pp_status why)
         return handle == NULL ? PP_E_ARG : PP_E_STALE;
     if (why >= PP_OK)
         return PP_E_ARG;
-    if (!site_move(site, 1u << PP_SITE_PENDING, PP_SITE_COMPILING))
-        return pp_site_state(handle) == PP_SITE_DISABLED ? PP_E_STALE : PP_E_BUSY;
-    site_fail(site, 1u << PP_SITE_COMPILING, why);
+    if (pays_debt(site))
+        return PP_E_STALE;
+    uint64_t seen = site_word(site);
+    do {
+        if (!word_is(seen, 1u << PP_SITE_PENDING))
+            return word_is(seen, 1u << PP_SITE_DISABLED) ? PP_E_STALE : PP_E_BUSY;
+    } while (!fail_from(site, &seen));
+    site_refuse(site, why);
     return PP_OK;
 }
 
-bool site_disable(struct site *site)
+/* Whether the calling thread runs the site's producer, and the site still waits for it. */
+static pp_status may_defer(struct site *site, uint64_t word)
 {
-    if (!site_move(site, ~(1u << PP_SITE_TRIGGERED | 1u << PP_SITE_COMPILING), PP_SITE_DISABLED))
-        return false;
-    method_fail(site); /* it was pending, or has nothing to end */
-    if (site->desc.counter == PP_COUNTER_SITE)
-        atomic_store_explicit(&site->head.counter,
-                              site->desc.kind == PP_SITE_POLLED ? 0 : INT32_MAX,
-                              memory_order_relaxed);
-    return true;
+    const bool taken = word & SITE_RUNS;
+    if (!taken && !word_is(word, 1u << PP_SITE_COMPILING))
+        return PP_E_BUSY;
+    if (atomic_load_explicit(&site->producer, memory_order_relaxed) != pthread_self())
+        return PP_E_BUSY;
+    return taken ? PP_E_STALE : PP_OK;
 }
 
-pp_status pp_site_disable(pp_site *handle)
+pp_status pp_site_defer(pp_site *handle)
 {
     struct site *site = site_from(handle);
     if (site == NULL)
         return handle == NULL ? PP_E_ARG : PP_E_STALE;
-    return site_disable(site) ? PP_OK : PP_E_BUSY;
+    uint64_t seen = site_word(site);
+    for (;;) {
+        pp_status status = may_defer(site, seen);
+        if (status != PP_OK)
+            return status;
+        /* Before the step: from there on it may end, and begin again, in another thread. */
+        atomic_fetch_add_explicit(&site->defers, 1, memory_order_relaxed);
+        if (site_step(site, &seen, PP_SITE_PENDING | (seen & SITE_SHARE)))
+            return PP_OK;
+        atomic_fetch_sub_explicit(&site->defers, 1, memory_order_relaxed);
+    }
 }
+
+/* ---- replacing and disabling ------------------------------------------------------ */
+
+/*
+ * Step from any state to what `to` says, with the flags of what is taken from the site;
+ * `entry`, if it is not NULL, has a reference for this.  `old` receives the handle of the
+ * entry that goes, or NULL.  False: the site is gone.
+ */
+static bool take_over(struct site *site, struct entry *entry, uint32_t to, pp_entry **old)
+{
+    uint64_t seen = site_word(site), next;
+    struct entry *was;
+    pp_entry *handle;
+    do {
+        if (seen & SITE_GONE)
+            return false;
+        const uint64_t flags = word_flags_after(seen);
+        const bool idles = to == PP_SITE_COUNTING && word_is(seen, 1u << PP_SITE_IDLE);
+        next = entry != NULL ? site_word_of(site, entry, flags)
+                             : (idles ? PP_SITE_IDLE : to) | flags;
+        /* Before the step, behind which the host may destroy it. */
+        was = word_entry(seen);
+        handle = was == NULL ? NULL : record_handle(was, &was->record);
+    } while (!site_step(site, &seen, next));
+    if (entry != NULL && was == entry) {
+        entry_release(entry); /* it has one reference for this site */
+        handle = NULL;
+    }
+    if (old != NULL)
+        *old = handle;
+    site_set_counter(site);
+    return true;
+}
+
+pp_status pp_site_replace(pp_site *handle, pp_entry *next, pp_entry **old)
+{
+    struct site *site = site_from(handle);
+    if (site == NULL)
+        return handle == NULL ? PP_E_ARG : PP_E_STALE;
+    if (next != NULL && leads_nowhere(site))
+        return PP_E_ARG;
+    struct entry *entry = NULL;
+    if (next != NULL) {
+        pp_status status = entry_acquire(next, site->record.pool, &site->desc, &entry);
+        if (status != PP_OK)
+            return site_refuse(site, status);
+    }
+    begin_without_failures(site);
+    if (entry == NULL)
+        atomic_store_explicit(&site->hits, 0, memory_order_relaxed);
+    if (take_over(site, entry, PP_SITE_COUNTING, old))
+        return PP_OK;
+    if (entry != NULL)
+        entry_release(entry);
+    return PP_E_STALE;
+}
+
+pp_status pp_site_withdraw(pp_site *handle, pp_entry **old)
+{
+    struct site *site = site_from(handle);
+    if (site == NULL)
+        return handle == NULL ? PP_E_ARG : PP_E_STALE;
+    return take_over(site, NULL, PP_SITE_DISABLED, old) ? PP_OK : PP_E_STALE;
+}
+
+pp_status pp_site_disable(pp_site *handle)
+{
+    return pp_site_withdraw(handle, NULL);
+}
+
+bool site_give_up(struct site *site)
+{
+    uint64_t seen = site_word(site);
+    do {
+        if (!word_is(seen, STATES_COUNTING | 1u << PP_SITE_FAILED | 1u << PP_SITE_PENDING))
+            return false;
+    } while (!site_step(site, &seen, PP_SITE_DISABLED | word_flags_after(seen)));
+    site_set_counter(site);
+    return true;
+}
+
+/* ---- what a site says of itself ------------------------------------------------------ */
 
 pp_status pp_site_request(pp_site *handle)
 {
@@ -137,7 +270,7 @@ pp_status pp_site_request(pp_site *handle)
         return handle == NULL ? PP_E_ARG : PP_E_STALE;
     if (site->desc.kind != PP_SITE_POLLED || site->desc.counter != PP_COUNTER_SITE)
         return PP_E_ARG;
-    if (atomic_load_explicit(&site->head.state, memory_order_acquire) == PP_SITE_DISABLED)
+    if (word_is(site_word(site), 1u << PP_SITE_DISABLED))
         return PP_E_STALE;
     atomic_store_explicit(&site->head.counter, 1, memory_order_release);
     return PP_OK;
@@ -148,13 +281,14 @@ int pp_site_state(const pp_site *handle)
     struct site *site = site_from(handle);
     if (site == NULL)
         return PP_SITE_DISABLED;
-    uint32_t state = atomic_load_explicit(&site->head.state, memory_order_acquire);
-    return state == PP_SITE_GUARDED ? PP_SITE_READY : (int) state;
+    uint64_t word = site_word(site);
+    return word_is(word, STATES_READY) ? PP_SITE_READY : (int) word_state(word);
 }
 
 void *pp_site_record(pp_site *handle)
 {
-    return site_from(handle);
+    struct site *site = site_from(handle);
+    return site == NULL ? NULL : &site->head;
 }
 
 int32_t site_first_passes(const struct site *site)
@@ -171,10 +305,16 @@ int32_t pp_site_threshold(const pp_site *handle)
 pp_entry *pp_site_entry(const pp_site *handle)
 {
     struct site *site = site_from(handle);
-    if (site == NULL || pp_site_state(handle) != PP_SITE_READY)
-        return NULL;
-    struct entry *entry = atomic_load_explicit(&site->entry, memory_order_relaxed);
-    return record_handle(entry, &entry->record);
+    for (;;) {
+        const uint64_t word = site == NULL ? 0 : site_word(site);
+        const struct entry *entry = word_entry(word);
+        if (entry == NULL)
+            return NULL;
+        pp_entry *result = record_handle(entry, &entry->record);
+        atomic_thread_fence(memory_order_acquire);
+        if (site_word(site) == word)
+            return result;
+    }
 }
 
 void *pp_site_host(const pp_site *handle)

@@ -24,6 +24,7 @@ struct osr_state *osr_state_locked(pp_pool *pool)
     state->pins.offset = offsetof(struct pin, record);
     state->methods.record_size = sizeof(struct method);
     state->methods.offset = offsetof(struct method, record);
+    state->leaving_end = &state->leaving;
     atomic_store_explicit(&state->policy.seed, 1, memory_order_relaxed);
     pool_set_room_state(pool, ROOM_OSR, state);
     return state;
@@ -43,23 +44,39 @@ static void osr_close(pp_pool *pool)
     pool_meta_free(pool, state, sizeof *state);
 }
 
+/* What is wrong with a site that is in one state while it is looked at, or NULL. */
+static const char *site_fault(struct site *site, bool *leads)
+{
+    uint64_t word, target;
+    do {
+        word = site_word(site);
+        target = atomic_load_explicit(&site->head.target, memory_order_acquire);
+    } while (site_word(site) != word);
+    const struct entry *entry = word_entry(word);
+    *leads = entry != NULL;
+    if (target != (word_state(word) == PP_SITE_READY ? entry->target : 0) && site_word(site) == word)
+        return "site: its target is not that of its entry";
+    if ((word & SITE_RUNS) && word_is(word, STATES_PRODUCING))
+        return "site: two producers";
+    return NULL;
+}
+
 /*
  * Every site leads where its entry says, and entries have a reference
  * for each site.  A thread that is about to publish may have one more: it takes
- * it first, without the lock.
+ * it first, without the lock; and one that takes an entry away gives it back behind that.
  */
 static pp_status verify_locked(struct osr_state *state, pp_error *error)
 {
     uint64_t held = 0, references = 0, members = 0, counted = 0;
     for (struct record *r = state->sites.live; r != NULL; r = r->next) {
         struct site *site = (struct site *) ((char *) r - state->sites.offset);
-        struct entry *entry = atomic_load_explicit(&site->entry, memory_order_acquire);
+        bool leads;
+        const char *fault = site_fault(site, &leads);
+        if (fault != NULL)
+            return error_set(error, PP_E_FAULT, "%s", fault);
         members += site->method != NULL;
-        if (entry == NULL)
-            continue;
-        held++;
-        if (atomic_load(&site->head.target) != entry->target)
-            return error_set(error, PP_E_FAULT, "site: its target is not that of its entry");
+        held += leads;
     }
     for (struct record *r = state->entries.live; r != NULL; r = r->next) {
         struct entry *entry = (struct entry *) ((char *) r - state->entries.offset);

@@ -13,6 +13,7 @@
 
 struct osr_state {
     struct record_list sites, entries, pins, methods;
+    struct entry *leaving, **leaving_end; /* destroyed entries whose code is retired; pool_lock */
     struct policy policy;      /* of sites without one of their own; written under pool_lock */
     struct force force;        /* written under pool_lock */
     uint64_t site_number;      /* of the latest site; under pool_lock */

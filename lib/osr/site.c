@@ -87,17 +87,15 @@ pp_status pp_site_destroy(pp_pool *pool, pp_site *handle)
         return PP_E_STALE;
     if (site->record.pool != pool)
         return PP_E_FAULT;
-    /* DISABLED keeps a producer from starting, and tells whether one is at work. */
-    if (!site_move(site, ~(1u << PP_SITE_TRIGGERED | 1u << PP_SITE_COMPILING), PP_SITE_DISABLED))
-        return PP_E_BUSY;
-    if (!record_death(&site->record, handle))
-        return PP_E_STALE;
-    struct entry *entry = atomic_load_explicit(&site->entry, memory_order_relaxed);
+    uint64_t seen = site_word(site);
+    do {
+        if (seen & SITE_GONE)
+            return PP_E_STALE;
+        if (word_is(seen, STATES_PRODUCING) || (seen & SITE_RUNS))
+            return PP_E_BUSY;
+    } while (!site_step(site, &seen, PP_SITE_DISABLED | SITE_GONE));
+    record_death(&site->record, handle);
     pool_lock(pool);
-    if (entry != NULL)
-        entry_release(entry);
-    atomic_store_explicit(&site->entry, NULL, memory_order_relaxed);
-    method_forget(site);
     method_leave_locked(site->method);
     record_give_locked(&((struct osr_state *) pool_room_state(pool, ROOM_OSR))->sites,
                        &site->record);

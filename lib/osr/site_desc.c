@@ -112,6 +112,8 @@ static pp_status check_kind(const pp_site_desc *desc)
     if ((desc->produce == NULL) != (polled || probe))
         return error_set(error, PP_E_ARG, polled ? "produce: not polled"
                                           : probe ? "produce: a probe" : "produce: missing");
+    if (desc->rejected != NULL && desc->produce == NULL)
+        return error_set(error, PP_E_ARG, "rejected: nothing is produced");
     if ((desc->poll != NULL) != (polled && !probe))
         return error_set(error, PP_E_ARG, !polled ? "poll: not polled"
                                           : probe ? "poll: a probe" : "poll: missing");

@@ -107,20 +107,24 @@ static void append_locked(pp_pool *pool, struct retired *retired)
     count(retirement, retired, true);
 }
 
-pp_status pp_trace_retire(pp_pool *pool, pp_trace *handle)
+pp_status trace_retire(pp_pool *pool, pp_trace *handle, uintptr_t leads)
 {
     struct trace *trace;
-    if (pool == NULL)
-        return PP_E_ARG;
     pp_status status = trace_withdraw(pool, handle, &trace);
     if (status != PP_OK)
         return status;
     pool_lock(pool);
     atomic_store_explicit(&trace->retired.ticket, next_ticket(&pool->retirement),
                           memory_order_relaxed);
+    trace->retired.leads = leads;
     append_locked(pool, &trace->retired);
     pool_unlock(pool);
     return PP_OK;
+}
+
+pp_status pp_trace_retire(pp_pool *pool, pp_trace *handle)
+{
+    return pool == NULL ? PP_E_ARG : trace_retire(pool, handle, 0);
 }
 
 static pp_status retire_span_locked(pp_pool *pool, const struct code_place *place)

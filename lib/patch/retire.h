@@ -6,12 +6,20 @@
 #include "memory/pool.h"
 #include "memory/retired.h"
 
+#include <patchpoint/trace.h>
+
 /* A span of the host that was retired, as its owner from then on. */
 struct retired_span {
     _Alignas(16) struct owner owner; /* OWNER_SPAN_RETIRED, with the rule that the span had */
     struct retired retired;
     struct span span;
 };
+
+/*
+ * pp_trace_retire for code of the library's own that leads threads on: a stack that holds
+ * it holds what is at `leads`, too.
+ */
+pp_status trace_retire(pp_pool *pool, pp_trace *trace, uintptr_t leads) PP_MUST_CHECK;
 
 /* What retires is at `place`, or NULL. */
 struct retired *retired_of(const struct owner *owner);

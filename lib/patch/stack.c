@@ -61,8 +61,11 @@ static void mark(struct search *search, uintptr_t address)
     struct retired *retired = retired_of(info.owner);
     if (retired != NULL) {
         uint64_t ticket = atomic_load_explicit(&retired->ticket, memory_order_relaxed);
-        if (ticket != 0 && ticket <= search->ticket)
+        if (ticket != 0 && ticket <= search->ticket) {
             atomic_store_explicit(&retired->held, true, memory_order_relaxed);
+            if (retired->leads != 0) /* to code that leads nowhere */
+                mark(search, retired->leads);
+        }
     }
     search->known_lo = region->code_lo + info.start;
     search->known_hi = search->known_lo + info.extent;
