@@ -46,7 +46,7 @@ static struct span_space space;
 
 static void open_space(size_t size, unsigned shift)
 {
-    ck_assert(span_space_init(&space, size, shift, &heap));
+    ck_assert(span_space_init(&space, size, shift, 0, &heap));
 }
 
 static void close_space(void)

@@ -51,7 +51,7 @@ static struct span_space space;
 
 static void open_space(size_t size, unsigned shift)
 {
-    ck_assert(span_space_init(&space, size, shift, &counted));
+    ck_assert(span_space_init(&space, size, shift, 0, &counted));
 }
 
 static void close_space(void)
@@ -193,7 +193,7 @@ static void do_take(void)
     struct span_info info;
     require(span_space_at(&space, offset, &info));
     *live = (struct live){ offset, size, info.generation,
-                           random_next() & ~(uint64_t) 15 };
+                           random_next() & WORD_OWNER };
     require(info.owner == NULL);
     require(info.generation != 0);
     require(span_space_set_owner(&space, offset, (void *) (uintptr_t) live->owner));
@@ -235,7 +235,20 @@ static void do_shrink(void)
     model_mark(live, 0);
     model.requested -= live->size - size;
     model.used -= (units_of(live->size) - units_of(size)) << model.shift;
-    require(span_space_shrink(&space, live->offset, size));
+    size_t kept = units_of(size) << model.shift, extent = units_of(live->size) << model.shift;
+    if (random_below(2) == 0) {
+        require(span_space_shrink(&space, live->offset, size));
+    } else {
+        require(span_space_shrink_hold(&space, live->offset, size));
+        struct span_info info;
+        size_t start, bytes;
+        if (kept < extent) {
+            require(!span_space_at(&space, live->offset + kept, &info));
+            require(!span_space_hole_at(&space, live->offset + kept, &start, &bytes));
+            require(span_space_extent(&space, live->offset + kept) == extent - kept);
+            span_space_reclaim(&space, live->offset + kept);
+        }
+    }
     live->size = size;
     model_mark(live, victim + 1);
     check_lookup(live);
@@ -260,7 +273,7 @@ static void do_split(void)
     require(span_space_split(&space, live->offset, at));
     model_mark(live, 0);
     require(span_space_at(&space, live->offset + at, &info));
-    require(info.generation != live->generation && info.generation != 0);
+    require(info.generation == space.generation && info.generation != 0);
     *tail = (struct live){ live->offset + at, live->size - at, info.generation, live->owner };
     live->size = at;
     model.count++;
@@ -299,7 +312,7 @@ static void do_owner(void)
     if (model.count == 0)
         return;
     struct live *live = &model.live[random_below(model.count)];
-    uint64_t owner = random_next() & ~(uint64_t) 15;
+    uint64_t owner = random_next() & WORD_OWNER;
     const void *from = (const void *) (uintptr_t) live->owner, *to = (const void *) (uintptr_t) owner;
     require(!span_space_pass(&space, live->offset, live->generation ^ 1, from, to, NULL));
     require(!span_space_pass(&space, live->offset, live->generation, &model, to, NULL));
@@ -491,21 +504,233 @@ START_TEST(misuse_is_refused)
 }
 END_TEST
 
-START_TEST(generations_change_with_every_allocation)
+/* ---- generations ------------------------------------------------------ */
+
+#define BUCKET 4096u /* bytes, of 256 units of 16 */
+
+/* As if so many spans had begun in a bucket, which had at least one. */
+static void set_births(size_t offset, uint32_t births)
+{
+    *extents_births(&space.extents, unit_bucket((uint32_t) (offset >> space.shift))) = births;
+}
+
+static uint32_t generation_at(size_t offset)
 {
     struct span_info info;
-    uint32_t before = 0;
+    require(span_space_at(&space, offset, &info));
+    return info.generation;
+}
+
+START_TEST(generations_rise_with_every_span_of_a_bucket)
+{
+    uint32_t before = 0, other = 0;
     open_space((size_t) 1 << 20, SPAN_GRANULE_SHIFT);
-    for (unsigned i = 0; i < (1u << SPAN_GENERATION_BITS) + 10; i++) {
-        require(take(100, 16) == 0);
-        require(span_space_at(&space, 50, &info));
-        if (info.generation == before || info.generation == 0 ||
-            info.generation >> SPAN_GENERATION_BITS != 0)
-            ck_abort_msg("generation %u after %u", info.generation, before);
-        before = info.generation;
-        require(span_space_free(&space, 0));
+    require(take(4096, 16) == 0);
+    other = generation_at(0);
+    for (unsigned i = 0; i < (1u << 20) + 10; i++) {
+        require(take(100, 16) == 4096);
+        if (generation_at(4096) <= before)
+            ck_abort_msg("generation %u after %u", generation_at(4096), before);
+        before = generation_at(4096);
+        require(span_space_free(&space, 4096));
+    }
+    ck_assert_uint_eq(before, (1u << 20) + 10);
+    ck_assert_uint_eq(generation_at(0), other);
+    ck_assert_uint_eq(space.generation, before);
+    ck_assert_uint_eq(span_space_latest(&space, 4096, 4096), before);
+    ck_assert_uint_eq(span_space_latest(&space, 0, 1), other);
+    ck_assert_uint_eq(span_space_latest(&space, 0, SIZE_MAX / 2), before);
+    ck_assert_uint_eq(span_space_latest(&space, 8192, 1 << 20), 0);
+    ck_assert_uint_eq(span_space_latest(&space, 1 << 20, 4096), 0);
+    verify();
+    close_space();
+}
+END_TEST
+
+START_TEST(generations_begin_above_the_floor)
+{
+    ck_assert(span_space_init(&space, 1 << 20, SPAN_GRANULE_SHIFT, 1000, &counted));
+    ck_assert_uint_eq(span_space_latest(&space, 0, 1 << 20), 0);
+    ck_assert(span_space_hold(&space, 0, 4096));
+    ck_assert_uint_eq(span_space_latest(&space, 0, 1 << 20), 0);
+    ck_assert_uint_eq(take(100, 16), 4096);
+    ck_assert_uint_eq(generation_at(4096), 1001);
+    ck_assert_uint_eq(span_space_latest(&space, 0, 1 << 20), 1001);
+    verify();
+    close_space();
+}
+END_TEST
+
+/* The last generation of a bucket is given out, and nothing begins there again. */
+START_TEST(a_bucket_without_generations_is_closed)
+{
+    open_space((size_t) 1 << 20, SPAN_GRANULE_SHIFT);
+    require(take(100, 16) == 0);
+    require(take(200, 16) == 112);
+    set_births(0, SPAN_GENERATION_MAX - 2);
+    require(span_space_free(&space, 0));
+    require(take(100, 16) == 0);
+    ck_assert_uint_eq(generation_at(0), SPAN_GENERATION_MAX - 1);
+    ck_assert_uint_eq(space.closed, 0);
+    require(span_space_free(&space, 0));
+    require(take(100, 16) == 0);
+    ck_assert_uint_eq(generation_at(0), SPAN_GENERATION_MAX);
+    ck_assert_uint_eq(space.closed, 1);
+    verify();
+    /* What is there lives on, is cut and goes. */
+    ck_assert(!span_space_split(&space, 112, 96));
+    ck_assert(span_space_shrink(&space, 112, 150));
+    verify();
+    require(span_space_free(&space, 0));
+    verify();
+    for (unsigned i = 0; i < 3; i++) {
+        ck_assert_uint_eq(take(50, 16), BUCKET + i * 64);
+        verify();
+    }
+    require(span_space_free(&space, 112));
+    verify();
+    ck_assert_uint_eq(take(50, 16), BUCKET + 192);
+    ck_assert_uint_eq(space.spans, 4);
+    /* Its bytes are a hole, so that memory behind them is given back, but none to be had. */
+    size_t start, size, offset = 0;
+    ck_assert(span_space_hole_at(&space, 64, &start, &size));
+    ck_assert_uint_eq(start, 0);
+    ck_assert_uint_eq(size, BUCKET);
+    ck_assert(span_space_next_hole(&space, &offset, &size));
+    ck_assert_uint_eq(offset, 0);
+    for (unsigned i = 0, holes = 0; i < PP_SIZE_CLASSES; i++) {
+        holes += (unsigned) space.classes.of[i].holes;
+        ck_assert_uint_le(holes, 1);
     }
     close_space();
+}
+END_TEST
+
+/* Spans that begin before it reach into a closed bucket, and aligned ones go around. */
+START_TEST(closed_buckets_are_passed_over)
+{
+    open_space((size_t) 1 << 20, SPAN_GRANULE_SHIFT);
+    for (unsigned bucket = 0; bucket < 4; bucket++)
+        require(take(BUCKET, 16) == bucket * BUCKET);
+    for (unsigned bucket = 1; bucket < 4; bucket++) {
+        require(span_space_free(&space, bucket * BUCKET));
+        set_births(bucket * BUCKET, SPAN_GENERATION_MAX - 1);
+        require(take(BUCKET, BUCKET) == bucket * BUCKET);
+        verify();
+    }
+    ck_assert_uint_eq(space.closed, 3);
+    for (unsigned bucket = 1; bucket < 4; bucket++)
+        require(span_space_free(&space, bucket * BUCKET));
+    verify();
+    ck_assert_uint_eq(take(16, 16), 4 * BUCKET);
+    require(span_space_free(&space, 4 * BUCKET));
+    require(span_space_free(&space, 0));
+    verify();
+    ck_assert_uint_eq(take(2 * BUCKET + 16, 16), 0);
+    ck_assert_uint_eq(take(16, 16), 4 * BUCKET);
+    ck_assert_uint_eq(take(16, 8192), 6 * BUCKET);
+    verify();
+    require(take(2 * BUCKET - 16, 16) == 4 * BUCKET + 16);
+    require(span_space_free(&space, 0));
+    ck_assert_uint_eq(take(16, 16), 0);
+    ck_assert_uint_eq(take(BUCKET - 16, 16), 16);
+    verify();
+    ck_assert_uint_ge(take(16, 16), 6 * BUCKET);
+    verify();
+    close_space();
+}
+END_TEST
+
+START_TEST(a_space_whose_buckets_are_all_closed_is_full)
+{
+    struct span_info info;
+    open_space(4 * BUCKET, SPAN_GRANULE_SHIFT);
+    size_t at;
+    for (unsigned i = 0; (at = take(48, 16)) != FULL; i++) {
+        require(i < 4 * BUCKET / 16);
+        if (generation_at(at) < SPAN_GENERATION_MAX - 3)
+            set_births(at, SPAN_GENERATION_MAX - 3);
+        verify();
+    }
+    ck_assert_uint_eq(space.closed, 4);
+    ck_assert_uint_eq(space.spans, 4 * 4);
+    ck_assert_uint_eq(span_space_largest(&space), 0);
+    for (at = 0; at < 4 * BUCKET; at += 16) {
+        if (span_space_starting(&space, at, &info))
+            require(span_space_free(&space, at));
+    }
+    verify();
+    ck_assert_uint_eq(space.spans, 0);
+    ck_assert_uint_eq(span_space_largest(&space), 0);
+    ck_assert_uint_eq(take(1, 16), FULL);
+    ck_assert_uint_eq(take(1, 65536), FULL);
+    close_space();
+}
+END_TEST
+
+#define FEW 40u /* generations of each bucket in the next test */
+
+/*
+ * Everything that gives out spans, until nothing is left: no start has a generation twice,
+ * and those of a start rise.
+ */
+static void churn_to_the_end(uint64_t seed)
+{
+    enum { SIZE = 64 * BUCKET, LIVE = 64 };
+    static uint32_t last[SIZE / 16];
+    size_t live[LIVE] = { 0 };
+    unsigned count = 0, given = 0;
+    random_state = seed;
+    memset(last, 0, sizeof last);
+    ck_assert(span_space_init(&space, SIZE, SPAN_GRANULE_SHIFT, SPAN_GENERATION_MAX - FEW,
+                              &counted));
+    for (unsigned refused = 0; refused < 64;) {
+        size_t fresh = FULL;
+        unsigned what = random_below(8), victim = count > 0 ? random_below(count) : 0;
+        struct span_info info;
+        if (count > 0 && what < 4 && (count == LIVE || what < 3)) {
+            require(span_space_free(&space, live[victim]));
+            live[victim] = live[--count];
+            continue;
+        }
+        if (count == LIVE)
+            continue;
+        if (count > 0 && what == 4) {
+            require(span_space_starting(&space, live[victim], &info));
+            size_t cut = (1 + random_below((unsigned) (info.extent / 16))) * 16;
+            if (cut < info.size && span_space_split(&space, live[victim], cut))
+                fresh = live[victim] + cut;
+            else if (cut <= info.size)
+                require(span_space_shrink(&space, live[victim], cut));
+        } else {
+            fresh = take(16 + random_below(random_below(8) == 0 ? 3 * BUCKET : 300),
+                         random_below(8) == 0 ? 1024 : 16);
+            refused += fresh == FULL;
+        }
+        if (fresh == FULL)
+            continue;
+        uint32_t generation = generation_at(fresh);
+        require(generation == space.generation);
+        require(generation > SPAN_GENERATION_MAX - FEW && generation <= SPAN_GENERATION_MAX);
+        require(generation > last[fresh / 16]);
+        last[fresh / 16] = generation;
+        live[count++] = fresh;
+        if (++given % 64 == 0)
+            verify();
+    }
+    verify();
+    ck_assert_uint_gt(space.closed, 32);
+    ck_assert_uint_le(given, 64 * FEW);
+    while (count > 0)
+        require(span_space_free(&space, live[--count]));
+    verify();
+    close_space();
+}
+
+START_TEST(no_start_has_a_generation_twice)
+{
+    for (unsigned i = 1; i <= 20; i++)
+        churn_to_the_end(i * 77777);
 }
 END_TEST
 
@@ -514,7 +739,8 @@ START_TEST(running_out_of_metadata_changes_nothing)
 {
     for (size_t n = 0; n < 12; n++) {
         refuse_after = n;
-        bool opened = span_space_init(&space, (size_t) 64 << 20, SPAN_GRANULE_SHIFT, &counted);
+        bool opened = span_space_init(&space, (size_t) 64 << 20, SPAN_GRANULE_SHIFT, 0,
+                                      &counted);
         size_t refused = 0;
         for (unsigned i = 0; opened && i < 3000; i++) {
             size_t spans = space.spans, used = space.used;
@@ -609,7 +835,12 @@ int main(void)
     tcase_add_test(tests, the_best_hole_is_taken);
     tcase_add_test(tests, held_ranges_are_neither_given_out_nor_found);
     tcase_add_test(tests, misuse_is_refused);
-    tcase_add_test(tests, generations_change_with_every_allocation);
+    tcase_add_test(tests, generations_rise_with_every_span_of_a_bucket);
+    tcase_add_test(tests, generations_begin_above_the_floor);
+    tcase_add_test(tests, a_bucket_without_generations_is_closed);
+    tcase_add_test(tests, closed_buckets_are_passed_over);
+    tcase_add_test(tests, a_space_whose_buckets_are_all_closed_is_full);
+    tcase_add_test(tests, no_start_has_a_generation_twice);
     tcase_add_test(tests, running_out_of_metadata_changes_nothing);
     tcase_add_test(tests, bookkeeping_is_small);
     tcase_add_test(tests, long_holes_are_found_in_order);

@@ -67,6 +67,22 @@ START_TEST(bookkeeping_of_spans)
             --*members[j];
         }
     }
+    struct span span;
+    ck_assert_int_eq(take(pool, 100, &span), PP_OK);
+    ck_assert_ptr_eq(span.region, region);
+    size_t unit = (span.exec - region->code_lo) >> region->spans.shift;
+    uint32_t *births = extents_births(&region->spans.extents, unit_bucket((uint32_t) unit));
+    uint32_t were = *births;
+    *births = 0;
+    expect_broken(pool, "a generation that its bucket never gave");
+    *births = SPAN_GENERATION_MAX - region->spans.floor + 1;
+    expect_broken(pool, "more spans than there are generations");
+    *births = SPAN_GENERATION_MAX - region->spans.floor;
+    expect_broken(pool, "closed buckets");
+    *births = were;
+    region->spans.closed = 1;
+    expect_broken(pool, "closed buckets");
+    region->spans.closed = 0;
     size_t room = atomic_load(&region->room);
     atomic_store(&region->room, 16);
     expect_broken(pool, "longer hole");

@@ -50,6 +50,7 @@ check_PROGRAMS += \
 	check_force \
 	check_fork \
 	check_guard \
+	check_handle \
 	check_index \
 	check_isa \
 	check_kinds \
@@ -135,6 +136,7 @@ check_force_SOURCES = tests/check_force.c tests/loop.h tests/snippet.h
 check_fork_SOURCES = tests/check_fork.c tests/snippet.h tests/spans.h
 check_guard_SOURCES = tests/check_guard.c tests/entered.h tests/loop.h tests/snippet.h
 check_guard_CPPFLAGS = $(AM_CPPFLAGS) -I$(srcdir)/tests
+check_handle_SOURCES = tests/check_handle.c tests/spans.h
 check_index_SOURCES = tests/check_index.c tests/entered.h tests/snippet.h
 check_index_CPPFLAGS = $(AM_CPPFLAGS) -I$(top_srcdir) -I$(srcdir)/tests
 check_index_LDADD = libstress.la $(LDADD)

@@ -29,9 +29,12 @@
  *
  * Signals: pp_span_at and pp_span_get_place are async-signal-safe, nothing else is.
  *
- * Handles: any value may be passed.  PP_E_ARG for NULL, PP_E_FAULT for an address
- * that is not this pool's, PP_E_STALE for one where no span of that handle is
- * (freed, retired, a trace, or the inside of a span).
+ * Handles: any value may be passed.  PP_E_ARG for NULL; PP_E_STALE for one of something
+ * that is not there any more, that was retired, or that is a trace; PP_E_FAULT for one of
+ * another pool, or that was never given out.  No value is given out twice as long as
+ * the process lives, by this pool or by any other: what is stale stays stale.  After a
+ * fork, parent and child give out values of their own; one that was given out in one of
+ * them since then means nothing in the other.
  */
 #ifndef PATCHPOINT_SPAN_H
 #define PATCHPOINT_SPAN_H
@@ -43,7 +46,7 @@
 extern "C" {
 #endif
 
-typedef struct pp_span pp_span; /* a handle, never dereferenced: an address and a generation */
+typedef struct pp_span pp_span; /* a handle: not an address, and never dereferenced */
 
 typedef struct pp_span_desc {
     size_t size;                /* sizeof(pp_span_desc) */
@@ -107,7 +110,8 @@ PP_API pp_status pp_span_shrink(pp_pool *pool, pp_span *span, size_t bytes) PP_M
  * Make two spans of one: the first keeps the handle and `at` bytes, *tail receives a
  * handle for the rest.  Both are as the one was, published or being written, and each
  * is freed by itself.  `at` is a multiple of the place's `unit`, and less than the
- * bytes of the span: else PP_E_ARG.  PP_E_NOMEM.
+ * bytes of the span: else PP_E_ARG.  PP_E_NOMEM: no memory, or no handle is left for a
+ * span that begins there (after a thousand million spans that began in the same page).
  */
 PP_API pp_status pp_span_split(pp_pool *pool, pp_span *span, size_t at,
                                pp_span **tail) PP_MUST_CHECK;

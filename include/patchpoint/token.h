@@ -3,8 +3,13 @@
  * Tokens: code addresses that may be kept for longer than the code.
  *
  * A continuation that only has an address jumps into the void when its code is gone,
- * or into other code that took its place.  A token is an address and the generation of
+ * or into other code that took its place.  A token is an address and the handle of
  * the trace that it lies in: 16 bytes of plain data, copied and dropped freely.
+ *
+ * A token may be kept as long as the process lives, also for longer than its pool.  Once
+ * it is stale it stays stale: no other code, in this pool or in one that comes to the
+ * same addresses, ever makes it good again.  It is good in the process that made it, and in
+ * children that are forked later.
  *
  *      suspend     pp_token_make(resume_address, &continuation->token)
  *      resume      code = pp_token_code(&continuation->token);
@@ -37,8 +42,9 @@ typedef struct pp_token {
 PP_API pp_status pp_token_make(const void *code, pp_token *token) PP_MUST_CHECK;
 
 /*
- * Whether the code is still there.  PP_E_STALE: the trace was freed or retired, whoever
- * has its place; PP_E_FAULT: the two words are no token.  Lock-free and async-signal-safe.
+ * Whether the code is still there.  PP_E_STALE: the trace was freed or retired, or its pool
+ * is gone, whatever has its place; PP_E_FAULT: the two words are no token.  Any words may
+ * be passed.  Lock-free and async-signal-safe.
  */
 PP_API pp_status pp_token_check(const pp_token *token) PP_MUST_CHECK;
 

@@ -93,7 +93,11 @@ PP_API const void *pp_symbol_address(pp_pool *pool, pp_symbol symbol);
 
 /* ---- linking ---------------------------------------------------------- */
 
-typedef struct pp_trace pp_trace; /* a handle, checked by every function that takes it */
+/*
+ * A handle: not an address.  Any value may be passed to the functions that take one.  No
+ * value is given out twice as long as the process lives, by any pool: see span.h.
+ */
+typedef struct pp_trace pp_trace;
 
 enum pp_reloc_section { PP_IN_CODE = 0, PP_IN_DATA = 1 };
 

@@ -57,7 +57,7 @@ pp_status pp_trace_reserve(pp_pool *pool, size_t capacity, const pp_frame_rule *
     reservation->write = write;
     reservation->execute = (const void *) span.exec;
     reservation->capacity = span.size;
-    reservation->internal = (void *) code_handle(span.exec, span_generation(&span));
+    reservation->internal = (void *) code_handle(span.region, span.exec, span.generation);
     return PP_OK;
 }
 

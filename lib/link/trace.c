@@ -10,7 +10,7 @@
 
 pp_trace *trace_handle(const struct code_place *place)
 {
-    return (pp_trace *) code_handle(place->start, place->generation);
+    return (pp_trace *) code_place_handle(place);
 }
 
 /* ---- what a record says ------------------------------------------------ */
@@ -69,7 +69,8 @@ void trace_publish(struct trace *const *traces, size_t count, pp_trace **handles
 {
     for (size_t i = 0; i < count; i++) {
         struct trace *trace = traces[i];
-        handles[i] = (pp_trace *) code_handle(trace->span.exec, trace->generation);
+        handles[i] = (pp_trace *) code_handle(trace->span.region, trace->span.exec,
+                                              trace->generation);
         /* Under the lock, so that nobody who holds it finds an owner that is not live. */
         pthread_mutex_lock(&trace->shelf->lock);
         trace->holds = 0;

@@ -79,7 +79,7 @@ pp_span *pp_span_at(const void *address)
     if (!code_at((uintptr_t) address, &place) ||
         !(owner_is_host(place.owner) || owner_is(place.owner, OWNER_SPAN_RETIRED)))
         return NULL;
-    return (pp_span *) code_handle(place.start, place.generation);
+    return (pp_span *) code_place_handle(&place);
 }
 
 /* ---- taking ----------------------------------------------------------- */
@@ -125,7 +125,7 @@ pp_status pp_span_alloc(pp_pool *pool, const pp_span_desc *from, pp_span **resul
         return status;
     }
     fill_place(place, span.region, span.exec, span.size, true);
-    *result = (pp_span *) code_handle(span.exec, span.generation);
+    *result = (pp_span *) code_handle(span.region, span.exec, span.generation);
     return PP_OK;
 }
 
@@ -170,8 +170,8 @@ static pp_status claim(const pp_pool *pool, pp_span *const *spans, size_t count,
 /* What was written can run as it is, on any core: only the owner changes. */
 static bool publish_at_once(const pp_pool *pool, const pp_span *handle)
 {
-    uintptr_t exec = code_handle_address((uintptr_t) handle);
-    struct region *region = region_at(exec);
+    uintptr_t exec;
+    struct region *region = code_handle_region((uintptr_t) handle, &exec);
     size_t size;
     if (!CACHE_COHERENT || region == NULL || region->pool != pool || region->inherited ||
         !region_has_permissions(region) ||
@@ -281,14 +281,28 @@ pp_status pp_span_split(pp_pool *pool, pp_span *span, size_t at, pp_span **tail)
     if (status == PP_OK)
         status = region_split(place.region, place.start, place.generation, at, &generation);
     if (status == PP_OK)
-        *tail = (pp_span *) code_handle(place.start + at, generation);
+        *tail = (pp_span *) code_handle(place.region, place.start + at, generation);
     return status;
+}
+
+/* A handle that leads to no region. */
+static pp_status refuse(const pp_span *handle)
+{
+    struct code_place place;
+    pp_status status = code_handle_find((uintptr_t) handle, &place);
+    return status == PP_OK ? PP_E_STALE : status;
 }
 
 pp_status pp_span_free(pp_pool *pool, pp_span *span)
 {
     if (pool == NULL || span == NULL)
         return PP_E_ARG;
-    return pool_free_span(pool, code_handle_address((uintptr_t) span),
-                          code_handle_generation((uintptr_t) span), &span_any.owner);
+    uintptr_t exec;
+    struct region *region = code_handle_region((uintptr_t) span, &exec);
+    if (region == NULL)
+        return refuse(span);
+    if (region->pool != pool)
+        return PP_E_FAULT;
+    return pool_free_span(region, exec, code_handle_generation((uintptr_t) span),
+                          &span_any.owner);
 }

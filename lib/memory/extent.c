@@ -18,7 +18,7 @@
  *      reader          info, end, word, each acquire; info again: equal, or again
  * A reader that saw the new info sees the end and word that belong to it; one that saw
  * anything later sees other info the second time.  And the word of a live
- * record, its owner, may change at any time.
+ * record, its owner and slack, may change at any time.
  *
  * A reader begins again only because the writer got on: a handler that interrupted the
  * writer itself finds the slot as it is, and what it leads to complete.  To take one

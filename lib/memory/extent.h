@@ -9,13 +9,17 @@
  *
  * A record is two words, of which the second says what the extent is:
  *
- *      info    a live span: generation:20 | slack:12; else 0 in the upper 20 bits
- *      word    a live span: its owner, and slack >> 12 in its low 4 bits;
+ *      info    a live span: generation:30 | 0:2; else 0 in the upper 30 bits
+ *      word    a live span: its owner, and its slack in bits that an owner's address
+ *              does not have: 4 at the bottom, 48 to 55 and 60 to 63 (those between
+ *              are for allocators that tag addresses);
  *              a hole: what hole.c makes of it
  *
  * `slack` is the unused bytes of a live span's last unit.  `cover` is right in all
  * buckets into which a live span reaches, and in the last one of any extent.
  * Elsewhere it may be outdated, and leads to an extent that ends before.
+ *
+ * Each bucket counts the spans that ever began in it.
  *
  * One thread at a time changes extents; any thread may call extents_look.
  */
@@ -34,6 +38,7 @@
 struct extent_chunk {
     _Atomic uint64_t slots[EXTENT_CHUNK];
     uint64_t filled[EXTENT_CHUNK / 64]; /* a bit: the slot has a block; the writer's alone */
+    uint32_t births[EXTENT_CHUNK];      /* spans that ever began in the bucket; the writer's alone */
 };
 
 struct extents {
@@ -52,24 +57,23 @@ struct extent {
 
 static inline uint32_t unit_bucket(uint32_t unit) { return unit >> EXTENT_BUCKET_SHIFT; }
 
-static inline uint32_t info_pack(uint32_t generation, uint32_t slack)
-{
-    return generation << 12 | (slack & 0xfff);
-}
+static inline uint32_t info_pack(uint32_t generation) { return generation << 2; }
+static inline bool info_is_live(uint32_t info) { return info >> 2 != 0; }
+static inline uint32_t info_generation(uint32_t info) { return info >> 2; }
 
-static inline bool info_is_live(uint32_t info) { return info >> 12 != 0; }
-static inline uint32_t info_generation(uint32_t info) { return info >> 12; }
+#define WORD_OWNER UINT64_C(0x0f00fffffffffff0)
 
 static inline uint64_t word_pack(const void *owner, uint32_t slack)
 {
-    return (uint64_t) (uintptr_t) owner | slack >> 12;
+    uint64_t low = slack & 0xf, middle = slack & 0xff0, high = slack & 0xf000;
+    return (uint64_t) (uintptr_t) owner | low | middle << 44 | high << 48;
 }
 
-static inline void *word_owner(uint64_t word) { return (void *) (uintptr_t) (word & ~0xfull); }
+static inline void *word_owner(uint64_t word) { return (void *) (uintptr_t) (word & WORD_OWNER); }
 
-static inline uint32_t slack_from(uint32_t info, uint64_t word)
+static inline uint32_t word_slack(uint64_t word)
 {
-    return (info & 0xfff) | (uint32_t) (word & 0xf) << 12;
+    return (uint32_t) ((word & 0xf) | (word >> 44 & 0xff0) | (word >> 48 & 0xf000));
 }
 
 static inline uint32_t extent_info(const struct extent *at)
@@ -120,6 +124,14 @@ void extents_holding(const struct extents *extents, uint32_t unit, struct extent
 
 /* The first extent that starts at or behind the unit; false: none does. */
 bool extents_from(const struct extents *extents, uint32_t unit, struct extent *at);
+
+/* How many spans ever began in this bucket; NULL: none did. */
+static inline uint32_t *extents_births(const struct extents *extents, uint32_t bucket)
+{
+    struct extent_chunk *chunk = atomic_load_explicit(
+        &extents->chunks[bucket >> EXTENT_CHUNK_SHIFT], memory_order_relaxed);
+    return chunk == NULL ? NULL : &chunk->births[bucket & (EXTENT_CHUNK - 1)];
+}
 
 /* ---- changes; what they need was prepared ------------------------------- */
 

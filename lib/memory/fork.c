@@ -9,6 +9,7 @@
 #include "memory/fork.h"
 
 #include "memory/claim.h"
+#include "memory/number.h"
 #include "os/fault.h"
 #include "os/witness.h"
 
@@ -91,6 +92,7 @@ static void prepare(void)
     for (pp_pool *pool = pools; pool != NULL; pool = pool->next)
         lock_pool(pool);
     claim_lock();
+    numbers_lock();
     pthread_mutex_lock(&witness_mutex);
     sharing = has_shared_code();
     if (sharing)
@@ -101,6 +103,7 @@ static void prepare(void)
 static void release(void)
 {
     pthread_mutex_unlock(&witness_mutex);
+    numbers_unlock();
     claim_unlock();
     for (pp_pool *pool = pools; pool != NULL; pool = pool->next)
         unlock_pool(pool);

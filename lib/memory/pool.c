@@ -392,12 +392,9 @@ pp_status pool_free(pp_pool *pool, uintptr_t exec)
     return free_in(region, exec, 0, NULL, NULL);
 }
 
-pp_status pool_free_span(pp_pool *pool, uintptr_t exec, uint32_t generation,
+pp_status pool_free_span(struct region *region, uintptr_t exec, uint32_t generation,
                          const struct owner *owner)
 {
-    struct region *region = region_at(exec);
-    if (region == NULL || region->pool != pool)
-        return PP_E_FAULT;
     return generation == 0 ? PP_E_STALE : free_in(region, exec, generation, owner, NULL);
 }
 

@@ -38,8 +38,8 @@ pp_status pool_alloc_for(pp_pool *pool, const struct owner *owner, const struct 
 
 /*
  * Who owns a span: set by its owner before it publishes the entry, read by
- * code_at.  The generation tells handles of reused addresses apart; it changes with
- * every allocation of the same address (20 bits), and is never 0.
+ * code_at.  The generation tells handles of reused addresses apart: it is another one
+ * whenever an address is given out (span.h), and never 0.
  */
 void span_set_owner(const struct span *span, const void *owner);
 uint32_t span_generation(const struct span *span);
@@ -63,7 +63,7 @@ pp_status pool_free(pp_pool *pool, uintptr_t exec);
 pp_status pool_free_at(const struct code_place *place, pp_error *error);
 
 /* The same for a handle's parts; `owner` as region_free has it. */
-pp_status pool_free_span(pp_pool *pool, uintptr_t exec, uint32_t generation,
+pp_status pool_free_span(struct region *region, uintptr_t exec, uint32_t generation,
                          const struct owner *owner);
 
 pp_status pool_shrink_at(const struct code_place *place, size_t size);

@@ -7,12 +7,14 @@
 #include "error.h"
 #include "memory/backing.h"
 #include "memory/children.h"
+#include "memory/number.h"
 #include "memory/pool.h"
 #include "memory/rule_table.h"
 #include "memory/view.h"
 #include "os/map.h"
 
 #include <errno.h>
+#include <stdio.h>
 #include <string.h>
 
 #define LONG_SPAN ((size_t) 2048) /* longer ones are not filled with traps under the lock */
@@ -225,25 +227,18 @@ static pp_status cut_locked(struct region *region, const struct span_info *info,
 {
     size_t tail = info->start + keep, bytes = info->extent - keep;
     if (bytes > 0 && children_may_run_locked(region, info->start)) {
-        if (!span_space_split(&region->spans, info->start, keep))
+        if (!span_space_shrink_hold(&region->spans, info->start, size))
             return PP_E_NOMEM;
         children_wait_locked(region, tail);
-        (void) span_space_shrink(&region->spans, info->start, size);
         return PP_OK;
     }
     /* The tail must not become traps and then stay the span's. */
     if (!span_space_shrink_prepare(&region->spans, info->start, size))
         return PP_E_NOMEM;
-    if (region->wx == PP_WX_FLIP || bytes <= LONG_SPAN) {
-        pp_status status = region_zap(region, region->code_lo + tail, bytes, NULL);
-        if (status != PP_OK)
-            return status;
-    } else {
+    if (region->wx != PP_WX_FLIP && bytes > LONG_SPAN) {
         /* Before others get the lock: they may free the span meanwhile. */
-        if (!span_space_split(&region->spans, info->start, keep))
+        if (!span_space_shrink_hold(&region->spans, info->start, size))
             return PP_E_NOMEM;
-        (void) span_space_shrink(&region->spans, info->start, size);
-        span_space_retire(&region->spans, tail);
         pthread_mutex_unlock(&region->lock);
         region_zap(region, region->code_lo + tail, bytes, NULL);
         pthread_mutex_lock(&region->lock);
@@ -251,6 +246,9 @@ static pp_status cut_locked(struct region *region, const struct span_info *info,
         became_hole_locked(region, tail, bytes);
         return PP_OK;
     }
+    pp_status status = region_zap(region, region->code_lo + tail, bytes, NULL);
+    if (status != PP_OK)
+        return status;
     (void) span_space_shrink(&region->spans, info->start, size);
     if (bytes > 0)
         became_hole_locked(region, tail, bytes);
@@ -297,6 +295,54 @@ pp_status region_split(struct region *region, uintptr_t exec, uint32_t generatio
     return status;
 }
 
+/* ---- numbers for handles ---------------------------------------------- */
+
+/* Of the spans that began in a chunk. */
+static uint32_t latest_generation(const struct region *region, size_t chunk)
+{
+    uintptr_t lo = region->base + chunk * NUMBER_CHUNK, hi = lo + NUMBER_CHUNK;
+    lo = lo > region->code_lo ? lo : region->code_lo;
+    hi = hi < region->code_hi ? hi : region->code_hi;
+    return lo < hi ? span_space_latest(&region->spans, lo - region->code_lo, hi - lo) : 0;
+}
+
+/* All from `first` on, of which the region keeps none. */
+static void give_numbers(struct region *region, size_t first)
+{
+    for (size_t i = first; i < region->number_count; i++)
+        number_give(region->numbers[i], latest_generation(region, i));
+    region->number_count = first;
+}
+
+static void drop_numbers(struct region *region)
+{
+    give_numbers(region, 0);
+    pool_meta_free(region->pool, region->numbers, region->number_room * sizeof(uint32_t));
+}
+
+/* For up to `size` bytes. */
+static pp_status take_numbers(struct region *region, size_t size, pp_error *error)
+{
+    region->number_room = size >> NUMBER_CHUNK_SHIFT;
+    region->numbers = pool_meta_alloc(region->pool, region->number_room * sizeof(uint32_t));
+    if (region->numbers == NULL)
+        return error_set(error, PP_E_NOMEM, "no memory for bookkeeping");
+    region->number_count =
+        numbers_take(region->numbers, region->number_room, &region->generation_floor);
+    if (region->number_count != 0)
+        return PP_OK;
+    drop_numbers(region);
+    return error_set(error, PP_E_NOMEM, "no number for handles of more code is left");
+}
+
+/* The region is mapped: those that it does not need go back. */
+static void bind_numbers(struct region *region)
+{
+    give_numbers(region, (region->limit - region->base) >> NUMBER_CHUNK_SHIFT);
+    for (size_t i = 0; i < region->number_count; i++)
+        number_bind(region->numbers[i], region->base + i * NUMBER_CHUNK);
+}
+
 /* ---- opening and closing ---------------------------------------------- */
 
 static void *memory_alloc(void *context, size_t size) { return pool_meta_alloc(context, size); }
@@ -311,7 +357,8 @@ static bool init_bookkeeping(struct region *region)
     unsigned shift = region->wx == PP_WX_FLIP ? region->page_shift
                                               : SPAN_GRANULE_SHIFT;
     if (!backing_open(region) ||
-        !span_space_init(&region->spans, region_code_size(region), shift, &memory))
+        !span_space_init(&region->spans, region_code_size(region), shift,
+                         region->generation_floor, &memory))
         return false;
     if (!span_space_hold(&region->spans, region->island_lo - region->code_lo,
                          region->island_hi - region->island_lo))
@@ -337,6 +384,23 @@ static void init_lock(pthread_mutex_t *lock)
     pthread_mutexattr_destroy(&adaptive);
 }
 
+static pp_status map_numbered(struct region *region, const struct frame_rule *rule,
+                              struct anchors *anchors, size_t size, pp_error *error)
+{
+    pp_status status = take_numbers(region, size, error);
+    if (status != PP_OK)
+        return status;
+    size_t most = region->number_count << NUMBER_CHUNK_SHIFT;
+    status = view_map(region, rule, anchors, most, error);
+    if (status != PP_OK)
+        drop_numbers(region);
+    else
+        bind_numbers(region);
+    if (most < size && anchors->refused[0] == '\0')
+        snprintf(anchors->refused, sizeof anchors->refused, "handles have numbers for no more");
+    return status;
+}
+
 pp_status region_create(pp_pool *pool, pp_wx wx, const struct frame_rule *rule,
                         struct anchors *anchors, size_t size, struct region **result,
                         pp_error *error)
@@ -350,7 +414,7 @@ pp_status region_create(pp_pool *pool, pp_wx wx, const struct frame_rule *rule,
     region->memfd.fd = -1;
     if (rule != NULL)
         region->rule = *rule;
-    pp_status status = view_map(region, rule, anchors, size, error);
+    pp_status status = map_numbered(region, rule, anchors, size, error);
     if (status != PP_OK) {
         pool_meta_free(pool, region, sizeof *region);
         return status;
@@ -366,6 +430,7 @@ pp_status region_create(pp_pool *pool, pp_wx wx, const struct frame_rule *rule,
 
 void region_destroy(struct region *region)
 {
+    drop_numbers(region);
     fini_bookkeeping(region);
     view_unmap(region);
     pthread_mutex_destroy(&region->lock);

@@ -39,6 +39,9 @@ struct region {
     unsigned page_shift;          /* log2 of the bytes in a page */
     bool near;                    /* every anchor is in branch range of all of it */
     bool inherited;               /* from before a fork: runs, is never written again */
+    uint32_t *numbers;            /* of chunks, from base on (number.h): constant */
+    size_t number_count, number_room;
+    uint32_t generation_floor;    /* no generation was used with any of these above it */
     struct frame_rule rule;       /* written once before it is published */
     pthread_mutex_t lock;         /* guards changes of spans, islands */
     struct span_space spans;      /* offsets from code_lo */

@@ -16,20 +16,62 @@ static uint32_t units_of(const struct span_space *space, size_t bytes)
     return (uint32_t) ((bytes + bytes_of(space, 1) - 1) >> space->shift);
 }
 
+/* ---- closed buckets --------------------------------------------------- */
+
+/* The highest generation in a bucket so far, or the floor. */
+static uint32_t latest_in(const struct span_space *space, uint32_t bucket)
+{
+    const uint32_t *births = extents_births(&space->extents, bucket);
+    return space->floor + (births == NULL ? 0 : *births);
+}
+
+static bool is_closed(const struct span_space *space, uint32_t bucket)
+{
+    return space->closed != 0 && latest_in(space, bucket) == SPAN_GENERATION_MAX;
+}
+
+static uint32_t round_up(uint32_t value, uint32_t align)
+{
+    return (value + align - 1) & ~(align - 1);
+}
+
+/* The first unit from `start` on, aligned, where a span may begin; maybe behind the range. */
+static uint32_t open_from(const struct span_space *space, uint32_t start, uint32_t align)
+{
+    start = round_up(start, align);
+    while (start < space->extents.units && is_closed(space, unit_bucket(start)))
+        start = round_up((unit_bucket(start) + 1) << EXTENT_BUCKET_SHIFT, align);
+    return start;
+}
+
+/* No span can begin in the hole any more. */
+static bool is_used_up(const struct span_space *space, uint32_t start, uint32_t end)
+{
+    return space->closed != 0 && open_from(space, start, 1) >= end;
+}
+
 /* ---- holes ------------------------------------------------------------ */
 
 static void file_hole(struct span_space *space, uint32_t start, uint32_t end)
 {
-    size_classes_add_hole(&space->classes, bytes_of(space, end - start));
-    holes_insert(&space->holes, &space->extents, start, end - start);
+    if (!is_used_up(space, start, end)) {
+        size_classes_add_hole(&space->classes, bytes_of(space, end - start));
+        holes_insert(&space->holes, &space->extents, start, end - start);
+    }
     space->latest = start;
     space->latest_end = end;
 }
 
-static void unfile_hole(struct span_space *space, const struct extent *hole)
+static inline void drop_hole(struct span_space *space, const struct extent *hole)
 {
     size_classes_drop_hole(&space->classes, bytes_of(space, hole->end - hole->start));
     holes_remove(&space->holes, &space->extents, hole);
+}
+
+static void unfile_hole(struct span_space *space, const struct extent *hole)
+{
+    if (!is_used_up(space, hole->start, hole->end))
+        drop_hole(space, hole);
     if (hole->start == space->latest)
         space->latest_end = space->latest;
 }
@@ -49,33 +91,59 @@ static bool is_hole(const struct extent *at) { return extent_info(at) == INFO_HO
 #define CANDIDATES 16u /* holes that are compared, if one that suits in any case exists */
 #define CANDIDATES_LAST 256u /* and if none does */
 
-static uint32_t round_up(uint32_t value, uint32_t align)
+/* Where in a hole the span can begin. */
+static bool suits(const struct span_space *space, const struct extent *hole, uint32_t units,
+                  uint32_t align, uint32_t *start)
 {
-    return (value + align - 1) & ~(align - 1);
+    *start = open_from(space, hole->start, align);
+    return *start < hole->end && units <= hole->end - *start;
 }
 
 /*
- * Best fit.  With an alignment: the first of a few holes, in the order of their
- * length, that happens to suit; or the first that is long enough wherever it begins.
+ * Best fit.  With an alignment, or where buckets are closed: the first of a few holes,
+ * in the order of their length, that happens to suit; or the first that is long enough
+ * wherever it begins.
  */
 static bool search(const struct span_space *space, uint32_t units, uint32_t align,
-                   struct extent *hole)
+                   struct extent *hole, uint32_t *start)
 {
     if (!holes_find(&space->holes, &space->extents, units, hole))
         return false;
-    if (align == 1)
+    *start = hole->start;
+    if (align == 1 && space->closed == 0)
         return true;
     struct extent roomy;
-    bool sure = holes_find(&space->holes, &space->extents, units + align - 1, &roomy);
+    uint64_t each = align > BLOCK_KEYS ? align : BLOCK_KEYS;
+    uint64_t enough = units + align - 1 + space->closed * each;
+    bool sure = enough <= space->extents.units &&
+                holes_find(&space->holes, &space->extents, (uint32_t) enough, &roomy);
     for (unsigned i = sure ? CANDIDATES : CANDIDATES_LAST; i > 0; i--) {
-        if (round_up(hole->start, align) + units <= hole->end)
+        if (suits(space, hole, units, align, start))
             return true;
         if (!holes_find_next(&space->holes, &space->extents, hole))
             break;
     }
-    if (sure)
-        *hole = roomy;
-    return sure;
+    if (!sure)
+        return false;
+    *hole = roomy;
+    return suits(space, hole, units, align, start);
+}
+
+/* Memory for what take and hold add. */
+static inline bool prepare(struct span_space *space, const struct span_slot *slot)
+{
+    struct extents *extents = &space->extents;
+    uint32_t first = slot->hole.start, end = slot->hole.end;
+    uint32_t start = slot->start, after = start + slot->units;
+    /* What is in front and behind remain holes. */
+    unsigned added = start > first, rest = after < end;
+    bool together = rest && unit_bucket(after) == unit_bucket(start);
+    uint32_t last = end < extents->units ? end - 1 : after - 1;
+    return extents_prepare_slots(extents, start > first ? start - 1 : start, after - 1 + rest,
+                                 &space->memory) &&
+           extents_prepare_slots(extents, last, last, &space->memory) &&
+           extents_prepare(extents, start, added + together, after, rest && !together,
+                           &space->memory);
 }
 
 enum span_find span_space_find(struct span_space *space, size_t size, size_t align,
@@ -85,35 +153,65 @@ enum span_find span_space_find(struct span_space *space, size_t size, size_t ali
         return SPAN_FULL;
     uint32_t units = units_of(space, size);
     uint32_t step = align <= bytes_of(space, 1) ? 1 : (uint32_t) (align >> space->shift);
-    struct extents *extents = &space->extents;
-    if (units > extents->units || !search(space, units, step, &slot->hole))
+    if (units > space->extents.units || !search(space, units, step, &slot->hole, &slot->start))
         return SPAN_FULL;
-    uint32_t first = slot->hole.start, end = slot->hole.end;
-    uint32_t start = round_up(first, step), after = start + units;
-    /* What is in front and behind remain holes. */
-    unsigned added = start > first, rest = after < end;
-    bool together = rest && unit_bucket(after) == unit_bucket(start);
-    uint32_t last = end < extents->units ? end - 1 : after - 1;
-    if (!extents_prepare_slots(extents, start > first ? start - 1 : start, after - 1 + rest,
-                               &space->memory) ||
-        !extents_prepare_slots(extents, last, last, &space->memory) ||
-        !extents_prepare(extents, start, added + together, after, rest && !together,
-                         &space->memory))
-        return SPAN_NO_MEMORY;
-    slot->start = start;
     slot->units = units;
     slot->size = size;
     slot->owner = NULL;
-    return SPAN_FOUND;
+    return prepare(space, slot) ? SPAN_FOUND : SPAN_NO_MEMORY;
 }
 
-static uint32_t generation_next(struct span_space *space)
+/* ---- generations ------------------------------------------------------ */
+
+/* The holes in which no span can begin from now on are filed no more. */
+static __attribute__((noinline)) void close_bucket(struct span_space *space, uint32_t bucket)
 {
-    space->generation = (space->generation + 1) & ((1u << SPAN_GENERATION_BITS) - 1);
-    if (space->generation == 0)
-        space->generation++;
-    return space->generation;
+    uint32_t first = bucket << EXTENT_BUCKET_SHIFT, end = first + BLOCK_KEYS;
+    struct extent at, next;
+    bool more = true;
+    space->closed++;
+    extents_holding(&space->extents, first, &at);
+    for (; more && at.start < end; at = next) {
+        if (is_hole(&at) && is_used_up(space, at.start, at.end))
+            drop_hole(space, &at);
+        more = extents_next(&space->extents, &at, &next);
+    }
 }
+
+/*
+ * A span is going to begin in this bucket, which is open and has its slot; it has begun.
+ * In between what the bucket counts is as before: so are the holes that are filed.
+ */
+static inline uint32_t *birth_begin(struct span_space *space, uint32_t bucket)
+{
+    uint32_t *births = extents_births(&space->extents, bucket);
+    space->generation = space->floor + *births + 1;
+    return births;
+}
+
+static inline void birth_end(struct span_space *space, uint32_t *births, uint32_t bucket)
+{
+    ++*births;
+    if (__builtin_expect(space->generation == SPAN_GENERATION_MAX, 0))
+        close_bucket(space, bucket);
+}
+
+uint32_t span_space_latest(const struct span_space *space, size_t offset, size_t size)
+{
+    uint32_t units = space->extents.units, latest = space->floor;
+    if (offset >= bytes_of(space, units) || size == 0)
+        return 0;
+    size_t behind = bytes_of(space, units) - offset;
+    uint32_t bucket = unit_bucket((uint32_t) (offset >> space->shift));
+    uint32_t last = unit_bucket(units_of(space, offset + (size < behind ? size : behind)) - 1);
+    for (; bucket <= last; bucket++) {
+        uint32_t here = latest_in(space, bucket);
+        latest = here > latest ? here : latest;
+    }
+    return latest == space->floor ? 0 : latest;
+}
+
+/* ---- taking ----------------------------------------------------------- */
 
 static void count_span(struct span_space *space, size_t size, uint32_t units)
 {
@@ -131,18 +229,15 @@ static void uncount_span(struct span_space *space, size_t size, uint32_t units)
     size_classes_drop_span(&space->classes, size, bytes_of(space, units));
 }
 
-/* The live record comes last, when its end and covers are right. */
-size_t span_space_take(struct span_space *space, const struct span_slot *slot)
+/* In a slot comes an extent: its record comes last, when its end and covers are right. */
+static inline __attribute__((always_inline)) void place(struct span_space *space, const struct span_slot *slot, uint32_t info,
+                  uint64_t word)
 {
     struct extents *extents = &space->extents;
     const struct extent *hole = &slot->hole;
     uint32_t start = slot->start, after = start + slot->units, end = hole->end;
-    uint32_t slack = (uint32_t) (bytes_of(space, slot->units) - slot->size);
     uint32_t bucket = unit_bucket(start);
-    struct extent_record records[2] = {
-        { start, info_pack(generation_next(space), slack), word_pack(slot->owner, slack) },
-        { after, INFO_HOLE, 0 },
-    };
+    struct extent_record records[2] = { { start, info, word }, { after, INFO_HOLE, 0 } };
     bool rest = after < end, together = rest && unit_bucket(after) == bucket;
     unfile_hole(space, hole);
     if (rest && !together)
@@ -165,13 +260,21 @@ size_t span_space_take(struct span_space *space, const struct span_slot *slot)
     } else {
         if (rest && extent_is_last(hole))
             extent_set_end(hole, after);
-        extent_set_word(hole, records[0].word);
-        extent_set_info(hole, records[0].info);
+        extent_set_word(hole, word);
+        extent_set_info(hole, info);
     }
     if (rest)
         file_hole(space, after, end);
+}
+
+size_t span_space_take(struct span_space *space, const struct span_slot *slot)
+{
+    uint32_t slack = (uint32_t) (bytes_of(space, slot->units) - slot->size);
+    uint32_t bucket = unit_bucket(slot->start), *births = birth_begin(space, bucket);
+    place(space, slot, info_pack(space->generation), word_pack(slot->owner, slack));
     count_span(space, slot->size, slot->units);
-    return bytes_of(space, start);
+    birth_end(space, births, bucket);
+    return bytes_of(space, slot->start);
 }
 
 /* ---- lookup ----------------------------------------------------------- */
@@ -184,7 +287,7 @@ bool span_space_at(const struct span_space *space, size_t offset, struct span_in
         return false;
     info->start = bytes_of(space, view.start);
     info->extent = bytes_of(space, view.end - view.start);
-    info->size = info->extent - slack_from(view.info, view.word);
+    info->size = info->extent - word_slack(view.word);
     info->owner = word_owner(view.word);
     info->generation = info_generation(view.info);
     return true;
@@ -200,20 +303,19 @@ static bool find_live(const struct span_space *space, size_t offset, struct exte
 
 static uint32_t slack_of(const struct extent *at)
 {
-    return slack_from(extent_info(at), extent_word(at));
+    return word_slack(extent_word(at));
 }
 
 bool span_space_starting(const struct span_space *space, size_t offset, struct span_info *info)
 {
     if (!find_live(space, offset, &info->at))
         return false;
-    uint32_t bits = extent_info(&info->at);
     uint64_t word = extent_word(&info->at);
     info->start = offset;
     info->extent = bytes_of(space, info->at.end - info->at.start);
-    info->size = info->extent - slack_from(bits, word);
+    info->size = info->extent - word_slack(word);
     info->owner = word_owner(word);
-    info->generation = info_generation(bits);
+    info->generation = info_generation(extent_info(&info->at));
     return true;
 }
 
@@ -233,7 +335,7 @@ bool span_space_turn(struct span_space *space, size_t offset, uint32_t generatio
     if (!find_live(space, offset, &at) || info_generation(extent_info(&at)) != generation)
         return false;
     uint64_t word = extent_word(&at);
-    uint32_t slack = slack_from(extent_info(&at), word);
+    uint32_t slack = word_slack(word);
     const void *to = turn(word_owner(word), context);
     if (to == NULL)
         return false;
@@ -351,8 +453,7 @@ static void cut_span(struct span_space *space, const struct extent *at,
     struct extents *extents = &space->extents;
     uint32_t bucket = extent_bucket(at), cut = tail->start;
     struct extent_record records[2] = {
-        { at->start, info_pack(info_generation(extent_info(at)), slack),
-          word_pack(word_owner(extent_word(at)), slack) },
+        { at->start, extent_info(at), word_pack(word_owner(extent_word(at)), slack) },
         *tail,
     };
     if (joins && unit_bucket(at->end) != unit_bucket(cut))
@@ -382,42 +483,49 @@ bool span_space_shrink_prepare(struct span_space *space, size_t offset, size_t s
            prepare_cut(space, &at, at.start + units_of(space, size));
 }
 
-bool span_space_shrink(struct span_space *space, size_t offset, size_t size)
+/* What is cut off becomes a hole, or keeps its place. */
+static void cut_off(struct span_space *space, const struct extent *at, uint32_t cut,
+                    uint32_t slack, bool hold)
 {
-    struct extents *extents = &space->extents;
-    struct extent at, after;
+    const struct extent_record tail = { cut, hold ? INFO_HELD : INFO_HOLE, 0 };
+    struct extent after;
+    bool joins = !hold && extents_next(&space->extents, at, &after) && is_hole(&after);
+    if (joins)
+        unfile_hole(space, &after);
+    uint32_t end = joins ? after.end : at->end;
+    cut_span(space, at, &tail, joins, slack, end);
+    cover_end(space, cut, end);
+    if (!hold)
+        file_hole(space, cut, end);
+}
+
+static bool shrink(struct span_space *space, size_t offset, size_t size, bool hold)
+{
+    struct extent at;
     if (size == 0 || size > SPAN_SPACE_MAX || !find_live(space, offset, &at))
         return false;
     uint32_t units = at.end - at.start, kept = units_of(space, size), cut = at.start + kept;
     size_t old = bytes_of(space, units) - slack_of(&at);
-    if (size > old)
+    if (size > old || (cut < at.end && !prepare_cut(space, &at, cut)))
         return false;
     uint32_t slack = (uint32_t) (bytes_of(space, kept) - size);
-    /* The slack of small pages is all in the info, which changes in one step. */
-    bool in_place = cut == at.end && slack >> 12 == slack_of(&at) >> 12;
-    if (!in_place && !prepare_cut(space, &at, cut))
-        return false;
-    if (in_place) {
-        extent_set_info(&at, info_pack(info_generation(extent_info(&at)), slack));
-    } else if (cut < at.end) {
-        const struct extent_record rest = { cut, INFO_HOLE, 0 };
-        bool joins = extents_next(extents, &at, &after) && is_hole(&after);
-        if (joins)
-            unfile_hole(space, &after);
-        uint32_t end = joins ? after.end : at.end;
-        cut_span(space, &at, &rest, joins, slack, end);
-        cover_end(space, cut, end);
-        file_hole(space, cut, end);
-    } else if (size < old) {
-        const struct extent_record record = {
-            at.start, info_pack(info_generation(extent_info(&at)), slack),
-            word_pack(word_owner(extent_word(&at)), slack)
-        };
-        extents_replace(extents, extent_bucket(&at), at.rank, 1, &record, 1, at.end);
-    }
+    if (cut < at.end)
+        cut_off(space, &at, cut, slack, hold);
+    else
+        extent_set_word(&at, word_pack(word_owner(extent_word(&at)), slack));
     uncount_span(space, old, units);
     count_span(space, size, kept);
     return true;
+}
+
+bool span_space_shrink(struct span_space *space, size_t offset, size_t size)
+{
+    return shrink(space, offset, size, false);
+}
+
+bool span_space_shrink_hold(struct span_space *space, size_t offset, size_t size)
+{
+    return shrink(space, offset, size, true);
 }
 
 bool span_space_split(struct span_space *space, size_t offset, size_t where)
@@ -429,26 +537,29 @@ bool span_space_split(struct span_space *space, size_t offset, size_t where)
     size_t size = bytes_of(space, units) - slack;
     if (where >= size)
         return false;
-    uint32_t cut = at.start + (uint32_t) (where >> space->shift);
-    if (!prepare_cut(space, &at, cut))
+    uint32_t cut = at.start + (uint32_t) (where >> space->shift), bucket = unit_bucket(cut);
+    if (is_closed(space, bucket) || !prepare_cut(space, &at, cut))
         return false;
-    const struct extent_record tail = { cut, info_pack(generation_next(space), slack),
+    uint32_t *births = birth_begin(space, bucket);
+    const struct extent_record tail = { cut, info_pack(space->generation),
                                         word_pack(word_owner(extent_word(&at)), slack) };
     cut_span(space, &at, &tail, false, 0, at.end);
     uncount_span(space, size, units);
     count_span(space, where, cut - at.start);
     count_span(space, size - where, at.end - cut);
+    birth_end(space, births, bucket);
     return true;
 }
 
 /* ---- life ------------------------------------------------------------- */
 
-bool span_space_init(struct span_space *space, size_t size, unsigned shift,
+bool span_space_init(struct span_space *space, size_t size, unsigned shift, uint32_t floor,
                      const struct span_memory *memory)
 {
     memset(space, 0, sizeof *space);
     space->memory = *memory;
     space->shift = shift;
+    space->floor = floor;
     space->holes.seed = (uintptr_t) space;
     if (!extents_init(&space->extents, (uint32_t) (size >> shift), memory)) {
         span_space_fini(space);
@@ -467,27 +578,11 @@ void span_space_fini(struct span_space *space)
 
 bool span_space_hold(struct span_space *space, size_t offset, size_t size)
 {
-    struct span_slot slot;
-    uint32_t start = (uint32_t) (offset >> space->shift), units = units_of(space, size);
-    struct extents *extents = &space->extents;
-    struct extent at;
-    if (!extents_find(extents, 0, &slot.hole) || !extents_prepare_slots(extents, 0, 0, &space->memory))
+    struct span_slot slot = { .start = (uint32_t) (offset >> space->shift),
+                              .units = units_of(space, size) };
+    if (!extents_find(&space->extents, 0, &slot.hole) || !prepare(space, &slot))
         return false;
-    uint32_t end = start + units, total = extents->units;
-    bool rest = end < total, together = rest && unit_bucket(end) == unit_bucket(start);
-    if (!extents_prepare_slots(extents, start > 0 ? start - 1 : 0, end < total ? end : end - 1,
-                               &space->memory) ||
-        !extents_prepare(extents, start, (start > 0) + together, end, rest && !together,
-                         &space->memory))
-        return false;
-    slot.start = start;
-    slot.units = units;
-    slot.size = bytes_of(space, units);
-    slot.owner = NULL;
-    size_t held = span_space_take(space, &slot);
-    (void) find_live(space, held, &at);
-    uncount_span(space, bytes_of(space, units), units);
-    extent_set_info(&at, INFO_HELD);
+    place(space, &slot, INFO_HELD, 0);
     return true;
 }
 
@@ -539,6 +634,7 @@ static const char *verify_extent(const struct span_space *space, const struct ex
     struct extent_view view;
     struct extent before;
     uint32_t info = extent_info(at);
+    uint32_t latest = latest_in(space, extent_bucket(at));
     if (at->end <= at->start || at->end > extents->units)
         return "an extent ends before it begins, or behind the range";
     if (at->start != 0 && (!extents_previous(extents, at, &before) || before.end != at->start))
@@ -547,6 +643,8 @@ static const char *verify_extent(const struct span_space *space, const struct ex
         return "two holes are neighbours";
     if (!info_is_live(info))
         return info > INFO_HELD ? "an extent is neither live, a hole nor held" : NULL;
+    if (info_generation(info) <= space->floor || info_generation(info) > latest)
+        return "a live span has a generation that its bucket never gave";
     for (uint32_t bucket = extent_bucket(at); bucket <= unit_bucket(at->end - 1); bucket++) {
         uint32_t last = (bucket + 1) << EXTENT_BUCKET_SHIFT;
         uint32_t probe = (last < at->end ? last : at->end) - 1;
@@ -555,6 +653,17 @@ static const char *verify_extent(const struct span_space *space, const struct ex
             return "a live span is not found from inside";
     }
     return NULL;
+}
+
+static const char *verify_closed(const struct span_space *space)
+{
+    uint32_t closed = 0;
+    for (uint32_t i = 0; i <= unit_bucket(space->extents.units - 1); i++) {
+        if (latest_in(space, i) > SPAN_GENERATION_MAX)
+            return "a bucket has had more spans than there are generations";
+        closed += latest_in(space, i) == SPAN_GENERATION_MAX;
+    }
+    return closed == space->closed ? NULL : "closed buckets are counted wrongly";
 }
 
 const char *span_space_verify(const struct span_space *space)
@@ -578,7 +687,7 @@ const char *span_space_verify(const struct span_space *space)
             size_classes_add_span(&classes, bytes - slack, bytes);
             if (slack >= bytes_of(space, 1))
                 broken = "more than a unit of a span is unused";
-        } else if (is_hole(&at)) {
+        } else if (is_hole(&at) && !is_used_up(space, at.start, at.end)) {
             size_classes_add_hole(&classes, bytes);
             holes++;
         }
@@ -586,6 +695,8 @@ const char *span_space_verify(const struct span_space *space)
         if (more && (next.start != at.end || next.block == NULL))
             broken = "no extent begins where one ends";
     }
+    if (broken == NULL)
+        broken = verify_closed(space);
     if (broken != NULL)
         return broken;
     if (spans != space->spans || used != space->used || requested != space->requested)

@@ -8,6 +8,11 @@
  * (hole.h): the shortest that is long enough is found in a few steps if it is short,
  * and in a logarithm of their number if it is long.
  *
+ * Generations: an offset and a generation never come together twice.  Each bucket
+ * counts its spans, and when there is no number left for one more it is closed: spans
+ * reach into it, but none begins there any more.  A hole in which none can begin is
+ * used up: it stays a hole, but is not filed and not counted.
+ *
  * One thread changes a space at a time (its owner's lock).  Any number of
  * threads and signal handlers may call span_space_at meanwhile; extent.c says why
  * that works.
@@ -26,7 +31,8 @@
 
 #define SPAN_GRANULE_SHIFT 4
 #define SPAN_GRANULE ((size_t) 1 << SPAN_GRANULE_SHIFT)
-#define SPAN_GENERATION_BITS 20
+#define SPAN_GENERATION_BITS 30
+#define SPAN_GENERATION_MAX (((uint32_t) 1 << SPAN_GENERATION_BITS) - 1)
 #define SPAN_SPACE_MAX (((size_t) 1 << 30) - 65536) /* bytes; offsets are 30 bits */
 
 struct span_space {
@@ -35,6 +41,8 @@ struct span_space {
     struct extents extents;
     struct holes holes;
     uint32_t generation;         /* of the latest allocation */
+    uint32_t floor;              /* generations are above it */
+    uint32_t closed;             /* buckets in which no span begins any more */
     uint32_t latest, latest_end; /* the hole that was filed last, in units; empty: it is gone */
     size_t spans;                /* live ones */
     size_t used;                 /* bytes, whole units */
@@ -42,8 +50,11 @@ struct span_space {
     struct size_classes classes; /* the same by length, and holes */
 };
 
-/* `size` is a multiple of the unit, at most SPAN_SPACE_MAX.  False: no memory. */
-bool span_space_init(struct span_space *space, size_t size, unsigned shift,
+/*
+ * `size` is a multiple of the unit, at most SPAN_SPACE_MAX; generations are above
+ * `floor`, which is less than SPAN_GENERATION_MAX.  False: no memory.
+ */
+bool span_space_init(struct span_space *space, size_t size, unsigned shift, uint32_t floor,
                      const struct span_memory *memory);
 void span_space_fini(struct span_space *space);
 
@@ -111,11 +122,14 @@ bool span_space_shrink_prepare(struct span_space *space, size_t offset, size_t s
  */
 bool span_space_shrink(struct span_space *space, size_t offset, size_t size);
 
+/* The same, but what is cut off keeps its place until span_space_reclaim. */
+bool span_space_shrink_hold(struct span_space *space, size_t offset, size_t size);
+
 /*
  * Make two spans of the one at `offset`: the second, of the same owner, begins `at`
  * bytes behind it, which is a whole number of units inside it; its generation is
- * space->generation.  False, and nothing changed: no such span, a wrong place, or
- * no memory.
+ * space->generation.  False, and nothing changed: no such span, a wrong place, a
+ * closed bucket, or no memory.
  */
 bool span_space_split(struct span_space *space, size_t offset, size_t at);
 
@@ -137,17 +151,26 @@ typedef const void *span_turn_fn(const void *owner, const void *context);
 bool span_space_turn(struct span_space *space, size_t offset, uint32_t generation,
                      span_turn_fn *turn, const void *context, size_t *size);
 
+/*
+ * The highest generation of the spans that ever began in the buckets that [offset,
+ * offset + size) touches; 0: none did.  What reaches out of the space is nothing.
+ */
+uint32_t span_space_latest(const struct span_space *space, size_t offset, size_t size);
+
 /* Bytes of the longest hole. */
 size_t span_space_largest(const struct span_space *space);
 
 /* NULL if every invariant holds, or a sentence about the first that does not. */
 const char *span_space_verify(const struct span_space *space);
 
-/* The hole that holds this offset.  False: none does. */
+/* The hole that holds this offset, used up or not.  False: none does. */
 bool span_space_hole_at(const struct span_space *space, size_t offset, size_t *start,
                         size_t *size);
 
-/* Holes in ascending order, for tests and trimming: the first that begins at or after *offset. */
+/*
+ * Holes in ascending order, used up or not, for tests and trimming: the first that begins
+ * at or after *offset.
+ */
 bool span_space_next_hole(const struct span_space *space, size_t *offset, size_t *size);
 
 #endif

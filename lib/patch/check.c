@@ -105,7 +105,7 @@ static pp_status check_span(const struct patch_step *step, const struct code_pla
     const struct owner *owner = place->owner;
     struct trace *trace = trace_of(place);
     uintptr_t handle = (uintptr_t) step->patch->handle;
-    if (handle != 0 && handle != code_handle(place->start, place->generation))
+    if (handle != 0 && handle != code_place_handle(place))
         return error_set(error, PP_E_STALE, "patch %zu: another trace or span is there", index);
     if (owner_is_open(owner))
         return error_set(error, PP_E_BUSY, "patch %zu: the span is being written", index);
@@ -143,7 +143,7 @@ static pp_status check_place(const pp_pool *pool, struct patch_step *step, size_
         return error_set(error, PP_E_FAULT, "patch %zu: no code of this pool", index);
     if (!code_at(at, &place))
         return error_set(error, PP_E_STALE, "patch %zu: nothing is there", index);
-    step->handle = code_handle(place.start, place.generation);
+    step->handle = code_place_handle(&place);
     pp_status status = check_span(step, &place, index, error);
     if (status == PP_OK)
         status = check_region(step, &place, index, error);

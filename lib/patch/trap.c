@@ -187,7 +187,7 @@ static bool is_known(struct trap_table *table, const struct code_place *place, u
     struct trap *trap = find(table, address);
     if (atomic_load_explicit(&trap->address, memory_order_acquire) != address ||
         atomic_load_explicit(&trap->handle, memory_order_relaxed) !=
-            code_handle(place->start, place->generation))
+            code_place_handle(place))
         return false;
     uint64_t before = atomic_load_explicit(&trap->sequence, memory_order_acquire);
     uint8_t byte = atomic_load_explicit((const _Atomic uint8_t *) address, memory_order_acquire);
