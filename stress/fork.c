@@ -454,7 +454,7 @@ static void end_one(struct show *show, struct forks *forks)
     if (WIFSIGNALED(status))
         stress_fail(show->stress, "a child ended by signal %d%s", WTERMSIG(status),
                     WTERMSIG(status) == SIGALRM ? ": it hung" : "");
-    else if (WEXITSTATUS(status) >= sizeof verdicts / sizeof *verdicts)
+    else if ((size_t) WEXITSTATUS(status) >= sizeof verdicts / sizeof *verdicts)
         stress_fail(show->stress, "a child ended with status %d", WEXITSTATUS(status));
     else if (WEXITSTATUS(status) != GOOD)
         stress_fail(show->stress, "a child says: %s", verdicts[WEXITSTATUS(status)]);

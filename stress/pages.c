@@ -165,7 +165,8 @@ bool pages_link(struct pages *pages, const struct synth *synth, const struct tar
     if (base == MAP_FAILED)
         return false;
     memcpy(base, synth->code, synth->code_size);
-    memcpy(base + parts.data, synth->data, synth->data_size);
+    if (synth->data_size > 0)
+        memcpy(base + parts.data, synth->data, synth->data_size);
     errno = 0;
     if (!relocate_all(base, &parts, synth, targets, all_far) ||
         mprotect(base, bytes, PROT_READ | PROT_EXEC) != 0) {

@@ -115,9 +115,17 @@ static void run(struct stress *stress)
     pp_pool_destroy(pool);
 }
 
+/* AddressSanitizer and ThreadSanitizer follow each call and return of C. */
+#ifdef SHADOWS_STACKS
+#define UNFIT "frames of C are left without a return, which this build's sanitizer takes for an error"
+#else
+#define UNFIT NULL
+#endif
+
 const struct scenario scenario_resume = {
     .name = "resume",
     .summary = "back into a suspended OSR body: a jump, a patchpoint, or an unwinder",
     .run = run,
     .seconds = 8,
+    .unfit = UNFIT,
 };

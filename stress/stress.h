@@ -50,6 +50,7 @@ struct scenario {
     double seconds;          /* its share of `all`, natively */
     bool takes_files;
     bool takes_faults;       /* --fault is for it: it knows what may be refused then */
+    const char *unfit;       /* why this build cannot run it, or NULL */
 };
 
 extern const struct scenario scenario_faults, scenario_fork, scenario_memory, scenario_osr,

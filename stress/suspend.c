@@ -42,8 +42,8 @@ typedef uint64_t async_method(struct continuation *continuation, uintptr_t body)
 /* ---- the old way -------------------------------------------------------------- */
 
 /* So many frames, and `capture` called from the last one. */
-__attribute__((noipa)) static void deeper(struct continuation *continuation,
-                                          suspend_resume *capture, unsigned frames)
+__attribute__((noinline)) static void deeper(struct continuation *continuation,
+                                             suspend_resume *capture, unsigned frames)
 {
     if (frames > 1)
         deeper(continuation, capture, frames - 1);

@@ -31,6 +31,8 @@ enum {
     METHODS = 3,          /* with a site and an OSR body each, per thread */
     NODES = 24,           /* calls of a tree */
     SHADOW_MAX = 256,
+    SHADOW_WORDS = (sizeof(struct frames_shadow)
+                    + SHADOW_MAX * sizeof(struct frames_shadow_entry)) / sizeof(uintptr_t),
     TREES_PER_ROUND = 64, /* before the methods are replaced by others */
     STACK_BYTES = 65536   /* of the signal */
 };
@@ -62,10 +64,8 @@ struct worker {
     unsigned index;
     struct random random;      /* the thread's own; never the handler's */
     pp_thread thread;
-    union {
-        struct frames_shadow shadow;
-        char room[sizeof(struct frames_shadow) + SHADOW_MAX * sizeof(struct frames_shadow_entry)];
-    };
+    struct frames_shadow *shadow;  /* in shadow_words */
+    uintptr_t shadow_words[SHADOW_WORDS];
     struct node nodes[NODES];
     unsigned node_count;
     /* What a name stands for.  Written while no tree runs. */
@@ -93,7 +93,7 @@ static _Thread_local struct worker *self;
 
 static void mark(struct worker *worker, uintptr_t name)
 {
-    struct frames_shadow *shadow = &worker->shadow;
+    struct frames_shadow *shadow = worker->shadow;
     shadow->entries[shadow->depth].fp = 0;
     shadow->entries[shadow->depth].name = name;
     shadow->depth = shadow->depth + 1;
@@ -101,7 +101,7 @@ static void mark(struct worker *worker, uintptr_t name)
 
 static void unmark(struct worker *worker)
 {
-    worker->shadow.depth = worker->shadow.depth - 1;
+    worker->shadow->depth = worker->shadow->depth - 1;
 }
 
 static void enter(struct worker *worker, struct node *node)
@@ -119,7 +119,7 @@ static void differ(struct worker *worker, const char *what, const pp_frame *fram
         return;
     worker->first = (struct difference) {
         .what = what, .pc = frame->pc, .fp = frame->fp, .frame = n, .kind = frame->kind,
-        .check = frame->check, .depth = (unsigned) worker->shadow.depth,
+        .check = frame->check, .depth = (unsigned) worker->shadow->depth,
     };
 }
 
@@ -210,7 +210,7 @@ static const char *match(const struct worker *worker, const pp_frame *frame,
 /* Walk, count, and compare with the shadow. */
 static void compare(struct worker *worker, pp_walk *walk)
 {
-    struct shadow_cursor cursor = { &worker->shadow, worker->shadow.depth };
+    struct shadow_cursor cursor = { worker->shadow, worker->shadow->depth };
     pp_frame frame = { .size = sizeof frame };
     const char *wrong = NULL;
     unsigned n = 0;
@@ -362,7 +362,7 @@ static struct node *grow(struct worker *worker, unsigned depth)
     uintptr_t name = random_below(random, NAME_OSR);
     *node = (struct node) {
         .worker = worker,
-        .call = { .thread = &worker->thread, .leave = pp_leave, .shadow = &worker->shadow,
+        .call = { .thread = &worker->thread, .leave = pp_leave, .shadow = worker->shadow,
                   .threshold = 1, .name = name,
                   .osr_name = name >= NAME_SITE ? name + METHODS : 0 },
     };
@@ -463,15 +463,17 @@ static void *worker_main(void *argument)
     struct worker *worker = argument;
     struct stress *stress = worker->stress;
     /* Every second thread takes its signals on a stack of their own. */
-    stack_t alternate = { .ss_sp = worker->signal_stack, .ss_size = STACK_BYTES };
+    stack_t alternate = { .ss_sp = worker->signal_stack, .ss_size = STACK_BYTES }, before;
     if (worker->signal_stack != NULL)
-        sigaltstack(&alternate, NULL);
+        sigaltstack(&alternate, &before);
     if (pp_thread_init(&worker->thread, NULL, NULL) != PP_OK)
         stress_fail(stress, "pp_thread_init");
     self = worker;
     worker->ready = 1;
     run_trees(worker, stress_iterations(stress, 20000));
     worker->ready = 0;
+    if (worker->signal_stack != NULL)
+        sigaltstack(&before, NULL); /* a sanitizer has one of its own, and unmaps it at the end */
     atomic_fetch_sub(&worker->scene->running, 1);
     return NULL;
 }
@@ -580,6 +582,7 @@ static void run_walk(struct stress *stress)
         worker->stress = stress;
         worker->scene = &scene;
         worker->index = started;
+        worker->shadow = (struct frames_shadow *) worker->shadow_words;
         worker->random = stress_random(stress, 100 + started);
         worker->traces[NAME_PLAIN] = scene.plain;
         worker->signal_stack = started % 2 ? malloc(STACK_BYTES) : NULL;

@@ -12,7 +12,7 @@
 #include <sys/mman.h>
 
 static const pp_wx modes[] = { PP_WX_DUAL, PP_WX_REMAP, PP_WX_FLIP, PP_WX_RWX };
-enum { MODES = sizeof modes / sizeof *modes };
+enum { MODES = sizeof modes / sizeof *modes, CASES_MAX = 1024 };
 
 static const struct operation *const rooms[] = {
     sweep_pool_operations, sweep_link_operations, sweep_move_operations, sweep_patch_operations,
@@ -73,10 +73,12 @@ static void tell_where(void)
 static TCase *add_case(Suite *suite, const char *name, pp_wx wx)
 {
     static const char *const names[] = { "auto", "dual", "remap", "flip", "rwx" };
-    char *text;
-    if (asprintf(&text, "%s, %s", name, names[wx]) < 0) /* the suite keeps it */
+    static char texts[CASES_MAX][48]; /* the suite keeps the addresses */
+    static unsigned count;
+    if (count == CASES_MAX)
         abort();
-    TCase *test = tcase_create(text);
+    snprintf(texts[count], sizeof texts[count], "%s, %s", name, names[wx]);
+    TCase *test = tcase_create(texts[count++]);
     tcase_set_timeout(test, 60);
     tcase_add_unchecked_fixture(test, NULL, tell_where);
     suite_add_tcase(suite, test);

@@ -108,7 +108,7 @@ void stack_search(const pp_pool *pool, uint64_t ticket, uintptr_t lo, uintptr_t 
     };
     for (size_t i = 0; i < count; i++) {
         look_at_words(&search, (uintptr_t) stacks[i].lo, (uintptr_t) stacks[i].hi);
-        look_at_words(&search, (uintptr_t) stacks[i].registers,
-                      (uintptr_t) (stacks[i].registers + stacks[i].register_count));
+        const uintptr_t registers = (uintptr_t) stacks[i].registers; /* NULL and 0 if there are none */
+        look_at_words(&search, registers, registers + WORD * stacks[i].register_count);
     }
 }
