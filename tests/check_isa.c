@@ -191,111 +191,6 @@ START_TEST(no_byte_before_the_available_ones_counts)
 }
 END_TEST
 
-/* ---- frames -------------------------------------------------------------- */
-
-static const struct frame {
-    const struct isa *isa;
-    size_t at; /* the interrupted instruction */
-    enum frame_state state;
-    struct code code;
-} frames[] = {
-    { &isa_x86_64, 0, FRAME_STATE_ENTRY, { "push %rbp; mov %rsp, %rbp; nop", "55 48 89 e5 90" } },
-    { &isa_x86_64, 1, FRAME_STATE_PUSHED, { "push %rbp; mov %rsp, %rbp; nop", "55 48 89 e5 90" } },
-    { &isa_x86_64, 4, FRAME_STATE_SET, { "push %rbp; mov %rsp, %rbp; nop", "55 48 89 e5 90" } },
-    { &isa_x86_64, 0, FRAME_STATE_ENTRY, { "push %rbp; mov.s %rsp, %rbp", "55 48 8b ec" } },
-    { &isa_x86_64, 1, FRAME_STATE_PUSHED, { "push %rbp; mov.s %rsp, %rbp", "55 48 8b ec" } },
-    { &isa_x86_64, 0, FRAME_STATE_ENTRY,
-      { "endbr64; push %rbp; mov %rsp, %rbp", "f3 0f 1e fa 55 48 89 e5" } },
-    { &isa_x86_64, 4, FRAME_STATE_ENTRY,
-      { "endbr64; push %rbp; mov %rsp, %rbp", "f3 0f 1e fa 55 48 89 e5" } },
-    { &isa_x86_64, 5, FRAME_STATE_PUSHED,
-      { "endbr64; push %rbp; mov %rsp, %rbp", "f3 0f 1e fa 55 48 89 e5" } },
-    { &isa_x86_64, 0, FRAME_STATE_SET, { "endbr64; add $1, %rax", "f3 0f 1e fa 48 83 c0 01" } },
-    { &isa_x86_64, 0, FRAME_STATE_SET, { "push %rbp; push %rbx; nop; nop", "55 53 90 90" } },
-    { &isa_x86_64, 0, FRAME_STATE_SET, { "mov %rsp, %rbp; nop", "48 89 e5 90" } },
-    { &isa_x86_64, 0, FRAME_STATE_SET, { "leave; ret", "c9 c3" } },
-    { &isa_x86_64, 1, FRAME_STATE_ENTRY, { "leave; ret", "c9 c3" } },
-    { &isa_x86_64, 0, FRAME_STATE_SET, { "pop %rbp; ret", "5d c3" } },
-    { &isa_x86_64, 1, FRAME_STATE_ENTRY, { "pop %rbp; ret", "5d c3" } },
-    { &isa_x86_64, 1, FRAME_STATE_ENTRY, { "leave; ret $16", "c9 c2 10 00" } },
-    { &isa_x86_64, 1, FRAME_STATE_ENTRY, { "leave; rep ret", "c9 f3 c3" } },
-    { &isa_x86_64, 1, FRAME_STATE_ENTRY, { "leave; bnd ret", "c9 f2 c3" } },
-    { &isa_x86_64, 1, FRAME_STATE_ENTRY, { "pop %rbp; jmp .+0x100", "5d e9 fb 00 00 00" } },
-    { &isa_x86_64, 1, FRAME_STATE_ENTRY, { "pop %rbp; jmp .+0x10", "5d eb 0e" } },
-    { &isa_x86_64, 1, FRAME_STATE_ENTRY, { "pop %rbp; jmp *%rax", "5d ff e0" } },
-    { &isa_x86_64, 1, FRAME_STATE_ENTRY, { "pop %rbp; jmp *%r11", "5d 41 ff e3" } },
-    { &isa_x86_64, 1, FRAME_STATE_ENTRY, { "pop %rbp; notrack jmp *%rax", "5d 3e ff e0" } },
-    { &isa_x86_64, 1, FRAME_STATE_SET, { "pop %rbp; call *%rax", "5d ff d0" } },
-    { &isa_x86_64, 0, FRAME_STATE_SET, { "rep movsb", "f3 a4" } },
-    { &isa_x86_64, 2, FRAME_STATE_SET, { "xor %ecx, %ecx; jmp .+0x10", "31 c9 eb 0e" } },
-    { &isa_aarch64, 0, FRAME_STATE_ENTRY,
-      { "stp x29, x30, [sp, #-16]!; mov x29, sp; nop", "fd7bbfa9 fd030091 1f2003d5" } },
-    { &isa_aarch64, 4, FRAME_STATE_PUSHED,
-      { "stp x29, x30, [sp, #-16]!; mov x29, sp; nop", "fd7bbfa9 fd030091 1f2003d5" } },
-    { &isa_aarch64, 8, FRAME_STATE_SET,
-      { "stp x29, x30, [sp, #-16]!; mov x29, sp; nop", "fd7bbfa9 fd030091 1f2003d5" } },
-    { &isa_aarch64, 0, FRAME_STATE_ENTRY,
-      { "stp x29, x30, [sp, #-512]!; mov x29, sp", "fd7ba0a9 fd030091" } },
-    { &isa_aarch64, 4, FRAME_STATE_PUSHED,
-      { "stp x29, x30, [sp, #-512]!; mov x29, sp", "fd7ba0a9 fd030091" } },
-    { &isa_aarch64, 0, FRAME_STATE_ENTRY,
-      { "bti c; stp x29, x30, [sp, #-32]!; mov x29, sp", "5f2403d5 fd7bbea9 fd030091" } },
-    { &isa_aarch64, 0, FRAME_STATE_ENTRY,
-      { "bti jc; stp x29, x30, [sp, #-32]!; mov x29, sp", "df2403d5 fd7bbea9 fd030091" } },
-    { &isa_aarch64, 0, FRAME_STATE_ENTRY,
-      { "paciasp; stp x29, x30, [sp, #-32]!; mov x29, sp", "3f2303d5 fd7bbea9 fd030091" } },
-    { &isa_aarch64, 0, FRAME_STATE_ENTRY,
-      { "bti c; paciasp; stp x29, x30, [sp, #-32]!", "5f2403d5 3f2303d5 fd7bbea9" } },
-    { &isa_aarch64, 4, FRAME_STATE_ENTRY,
-      { "bti c; paciasp; stp x29, x30, [sp, #-32]!", "5f2403d5 3f2303d5 fd7bbea9" } },
-    { &isa_aarch64, 0, FRAME_STATE_SET, { "bti j; add x0, x0, #1", "9f2403d5 00040091" } },
-    { &isa_aarch64, 0, FRAME_STATE_SET, { "mov x29, sp; nop", "fd030091 1f2003d5" } },
-    { &isa_aarch64, 0, FRAME_STATE_SET,
-      { "stp x27, x28, [sp, #-16]!; mov x29, sp", "fb73bfa9 fd030091" } },
-    { &isa_aarch64, 0, FRAME_STATE_SET,
-      { "stp x29, x30, [sp, #16]!; mov x29, sp", "fd7b81a9 fd030091" } },
-    { &isa_aarch64, 0, FRAME_STATE_SET, { "ldp x29, x30, [sp], #16; ret", "fd7bc1a8 c0035fd6" } },
-    { &isa_aarch64, 4, FRAME_STATE_ENTRY, { "ldp x29, x30, [sp], #16; ret", "fd7bc1a8 c0035fd6" } },
-    { &isa_aarch64, 4, FRAME_STATE_ENTRY,
-      { "ldp x29, x30, [sp], #504; b .+0x100", "fdfbdfa8 40000014" } },
-    { &isa_aarch64, 8, FRAME_STATE_ENTRY,
-      { "ldp x29, x30, [sp]; mov sp, x17; br x16", "fd7b40a9 3f020091 00021fd6" } },
-    { &isa_aarch64, 4, FRAME_STATE_SET, { "mov sp, x17; br x16", "3f020091 00021fd6" } },
-    { &isa_aarch64, 4, FRAME_STATE_ENTRY,
-      { "ldp x29, x30, [sp, #64]; add sp, sp, #0x400; ret", "fd7b44a9 ff031091 c0035fd6" } },
-    { &isa_aarch64, 8, FRAME_STATE_ENTRY,
-      { "ldp x29, x30, [sp, #64]; add sp, sp, #0x400; ret", "fd7b44a9 ff031091 c0035fd6" } },
-    { &isa_aarch64, 4, FRAME_STATE_SET, { "ldp x27, x28, [sp], #16; nop", "fb73c1a8 1f2003d5" } },
-    { &isa_aarch64, 0, FRAME_STATE_ENTRY, { "retaa", "ff0b5fd6" } },
-};
-
-START_TEST(prologues_and_epilogues_are_recognized)
-{
-    const struct frame *frame = &frames[_i];
-    uint8_t bytes[CODE_MAX];
-    size_t size = code_bytes(&frame->code, bytes);
-
-    ck_assert_int_eq(frame->isa->frame_state(bytes + frame->at, frame->at, size - frame->at),
-                     frame->state);
-}
-END_TEST
-
-/* Bytes outside of the span are not read: the same sequences, cut off, are in the body. */
-START_TEST(frame_state_reads_no_more_than_it_may)
-{
-    static const uint8_t push[] = { 0x55, 0x48, 0x89, 0xe5 };
-    static const uint32_t stp[] = { 0xa9bf7bfd, 0x910003fd };
-    const uint8_t *words = (const uint8_t *) stp;
-
-    for (size_t after = 0; after < 4; after++)
-        ck_assert_int_eq(isa_x86_64.frame_state(push, 0, after), FRAME_STATE_SET);
-    ck_assert_int_eq(isa_x86_64.frame_state(push + 1, 0, 3), FRAME_STATE_SET);
-    for (size_t after = 0; after < 4; after++)
-        ck_assert_int_eq(isa_aarch64.frame_state(words, 0, after), FRAME_STATE_SET);
-    ck_assert_int_eq(isa_aarch64.frame_state(words + 4, 0, 4), FRAME_STATE_SET);
-}
-END_TEST
-
 int main(void)
 {
     Suite *suite = suite_create("isa");
@@ -306,9 +201,6 @@ int main(void)
     tcase_add_test(tests, near_trampolines_reach_what_the_table_says);
     tcase_add_loop_test(tests, calls_are_recognized_from_behind, 0, sizeof calls / sizeof *calls);
     tcase_add_test(tests, no_byte_before_the_available_ones_counts);
-    tcase_add_loop_test(tests, prologues_and_epilogues_are_recognized, 0,
-                        sizeof frames / sizeof *frames);
-    tcase_add_test(tests, frame_state_reads_no_more_than_it_may);
     suite_add_tcase(suite, tests);
     SRunner *runner = srunner_create(suite);
     srunner_run_all(runner, CK_ENV);

@@ -359,20 +359,27 @@ static void compare_chain(const char *who, unsigned long *wrong, const ucontext_
 }
 
 /*
- * A region has one rule, which holds between prologue and epilogue.  Outside of
- * these two only the walker is exact; so it is where a trace's own trampoline
- * stands under the rule of its code.
+ * A region has one rule, which holds between prologue and epilogue, where the frame's record
+ * is at FP.  Outside of these two only the walker is exact; so it is where a trace's own
+ * trampoline stands under the rule of its code.
  */
-static bool rule_holds(enum place place, uintptr_t pc)
+static bool rule_holds(enum place place, const ucontext_t *context)
 {
     struct code_place span;
+    uintptr_t pc = step_pc(context);
     if (place == IN_TRAMPOLINE)
         return false;
-    if (place != IN_TRACE || !code_at(pc, &span) || span.region->rule.kind == PP_FRAME_LEAF)
+    if (place != IN_TRACE || !code_at(pc, &span) || owner_rule(span.owner)->kind == PP_FRAME_LEAF)
         return true;
-    size_t before = pc - span.start;
-    return isa_host.frame_state((const uint8_t *) pc, before, code_bytes_at(&span) - before)
-           == FRAME_STATE_SET;
+    pp_walk walk;
+    pp_frame frame = { .size = sizeof frame };
+    pp_walk_begin(&walk, now.thread, context);
+#if defined __x86_64__
+    uintptr_t fp = (uintptr_t) context->uc_mcontext.gregs[REG_RBP];
+#else
+    uintptr_t fp = context->uc_mcontext.regs[29];
+#endif
+    return pp_walk_next(&walk, &frame) && frame.fp == fp;
 }
 
 static void compare_others(const ucontext_t *context, const uintptr_t *cfas, unsigned count)
@@ -439,7 +446,7 @@ static void visit(ucontext_t *context, void *unused)
     note_pc(pc);
     if (!now.others)
         return;
-    if (rule_holds(place, pc))
+    if (rule_holds(place, context))
         compare_others(context, cfas, count);
     else
         now.outside_rule++;

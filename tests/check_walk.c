@@ -133,12 +133,16 @@ static struct outcome finish(pp_walk *walk)
     struct outcome outcome = { .frames = 0 };
     pp_frame frame = { .size = sizeof frame };
     uintptr_t cfa = 0;
-    bool over = false;
+    bool over = false, guessed = false;
     while (pp_walk_next(walk, &frame)) {
         ck_assert(!over); /* nothing follows a frame that is broken or cannot be left */
+        /* A guess makes all that follows a guess, up to the end of the activation. */
+        if (guessed)
+            ck_assert(frame.verdict == PP_VERDICT_UNSURE || frame.kind == PP_WALK_ENTRY);
         ck_assert_int_eq(walk->end, PP_END_RUNNING);
         ck_assert_int_eq(frame.verdict == PP_VERDICT_BROKEN, frame.check != PP_CHECK_NONE);
-        over = frame.verdict == PP_VERDICT_BROKEN || frame.verdict == PP_VERDICT_UNSURE;
+        guessed = frame.verdict == PP_VERDICT_UNSURE;
+        over = frame.verdict == PP_VERDICT_BROKEN || (guessed && frame.cfa == 0);
         if (!over) {
             ck_assert_uint_ge(frame.cfa, cfa);
             ck_assert_uint_ge(frame.cfa, thread.stack_lo);
@@ -150,12 +154,17 @@ static struct outcome finish(pp_walk *walk)
         ck_assert_uint_le(outcome.frames, FRAMES_MAX);
     }
     ck_assert_int_ne(walk->end, PP_END_RUNNING);
-    if (outcome.frames > 0)
+    if (outcome.frames > 0) {
         ck_assert_int_eq(walk->end == PP_END_BROKEN, outcome.last.verdict == PP_VERDICT_BROKEN);
-    /* An ended walk stays ended. */
+        ck_assert_int_eq(walk->end == PP_END_UNKNOWN,
+                         outcome.last.verdict == PP_VERDICT_UNSURE && outcome.last.cfa == 0);
+    }
+    /* An ended walk stays ended, and the last frame is there to be looked at. */
     pp_walk_end end = walk->end;
     ck_assert_int_eq(pp_walk_next(walk, &frame), 0);
     ck_assert_int_eq(walk->end, end);
+    if (outcome.frames > 0)
+        ck_assert_mem_eq(&frame, &outcome.last, sizeof frame);
     outcome.end = end;
     return outcome;
 }

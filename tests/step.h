@@ -20,7 +20,7 @@ struct step_range {
     size_t size;
 };
 
-enum { STEP_RANGES_MAX = 48, STEP_BYTES_MAX = 4096 };
+enum { STEP_RANGES_MAX = 48, STEP_BYTES_MAX = 8192 };
 
 /* `context` is that of a SIGTRAP handler, in which the visit runs. */
 typedef void step_visit(ucontext_t *context, void *argument);

@@ -13,6 +13,11 @@
  * thread's stack.  Frames of C are never guessed: the walk goes from anchor to
  * anchor.  Every frame has a verdict and every walk an end reason.
  *
+ * Code that was interrupted has a frame that may be half built, half gone, or not there.  The
+ * walker proves where it is from the instructions that the code is about to run, and from
+ * the stack; what it cannot prove is unsure.  Where a frame called another one it is as its
+ * rule says, unless the instructions behind the call find the caller elsewhere.
+ *
  * The thread walked must be the caller, or stopped.
  */
 #ifndef PATCHPOINT_WALK_H
@@ -34,12 +39,20 @@ typedef enum pp_walk_kind {
     PP_WALK_ENTRY       /* pp_enter: the end of one activation */
 } pp_walk_kind;
 
-/* What the walker says of a frame. */
+/*
+ * What the walker says of a frame.
+ *
+ * Unsure are frames of rule PP_FRAME_NONE, code that was interrupted where nothing proves
+ * the state of its frame, and code that does not keep its rule.  But for the first the walk goes
+ * on by a guess; the frames that follow are unsure, too, up to the end of the activation.  A guess
+ * that turns out wrong ends the walk as PP_END_UNKNOWN: it says nothing of the stack.
+ */
 typedef enum pp_verdict {
     PP_VERDICT_VALID = 1, /* every check passed */
-    PP_VERDICT_UNSURE,    /* the frame is real, but its caller cannot be told: rule PP_FRAME_NONE */
+    PP_VERDICT_UNSURE,    /* the frame is real, but its caller is not known, or only guessed */
     PP_VERDICT_GAP,       /* an activation whose compiled frames are hidden: C was called directly */
-    PP_VERDICT_BROKEN     /* a check failed; `check` says which; the walk ends */
+    PP_VERDICT_BROKEN     /* a check failed of a frame whose state is known; `check` says which; the
+                             walk ends */
 } pp_verdict;
 
 /* The check that failed, cheapest first. */
@@ -50,7 +63,8 @@ typedef enum pp_check {
     PP_CHECK_GROWTH,    /* not strictly above the frame before it */
     PP_CHECK_CANONICAL, /* return address null or not canonical */
     PP_CHECK_CLASS,     /* return address in no live trace, stub or activation */
-    PP_CHECK_CALL,      /* no call instruction before the return address */
+    PP_CHECK_CALL,      /* no call instruction before the return address; on x86-64 bytes that look
+                           like one pass, too */
     PP_CHECK_COOKIE,    /* activation record overwritten */
     PP_CHECK_ANCHOR     /* activation record missing or out of order */
 } pp_check;
@@ -59,7 +73,7 @@ typedef enum pp_check {
 typedef enum pp_walk_end {
     PP_END_RUNNING = 0, /* it has not */
     PP_END_ROOT,        /* all activations seen */
-    PP_END_UNKNOWN,     /* a frame without a rule */
+    PP_END_UNKNOWN,     /* an unsure frame that cannot be left */
     PP_END_BROKEN,      /* a check failed */
     PP_END_LIMIT        /* max_frames of the cursor */
 } pp_walk_end;
@@ -98,7 +112,10 @@ PP_API void pp_walk_begin(pp_walk *walk, const pp_thread *thread, const void *uc
 /* Start at the registers of a patchpoint, in a producer. */
 PP_API void pp_walk_begin_regs(pp_walk *walk, const pp_thread *thread, const pp_regs *regs);
 
-/* The next frame, 1; or 0 and walk->end says why. */
+/*
+ * The next frame, 1; or 0 and walk->end says why.  Then *frame is as it was: behind the walk it
+ * is the last frame, with the check that failed.
+ */
 PP_API int pp_walk_next(pp_walk *walk, pp_frame *frame);
 
 /* Names for reports.  Static storage; async-signal-safe. */

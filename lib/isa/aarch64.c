@@ -332,63 +332,14 @@ static bool aarch64_is_after_call(const uint8_t *end, size_t available)
            (insn & 0xfffff800) == 0xd73f0800;   /* BLRAA, BLRAB */
 }
 
-/* stp x29, x30, [sp, #-n]! */
-static bool is_push_record(uint32_t insn)
+static bool aarch64_call_target(const uint8_t *end, size_t available, uint64_t place,
+                                uint64_t *target)
 {
-    return (insn & 0xffe07fff) == 0xa9a07bfd;
-}
-
-/* mov x29, sp */
-static bool is_set_fp(uint32_t insn)
-{
-    return insn == 0x910003fd;
-}
-
-/* mov sp, xn */
-static bool is_set_sp(uint32_t insn)
-{
-    return (insn & 0xfffffc1f) == 0x9100001f;
-}
-
-/* ldp x29, x30, [sp], #n and ldp x29, x30, [sp, #n] */
-static bool is_pop_record(uint32_t insn)
-{
-    return (insn & 0xffc07fff) == 0xa8c07bfd || (insn & 0xffc07fff) == 0xa9407bfd;
-}
-
-/* bti in all forms, paciasp, pacibsp, nop: what may stand before the record is pushed. */
-static bool is_entry_hint(uint32_t insn)
-{
-    return (insn & 0xffffff3f) == 0xd503241f || (insn & 0xffffffbf) == 0xd503233f || insn == NOP;
-}
-
-/* ret, retaa, retab */
-static bool is_return(uint32_t insn)
-{
-    return insn == 0xd65f03c0 || (insn & 0xfffffbff) == 0xd65f0bff;
-}
-
-static enum frame_state aarch64_frame_state(const uint8_t *pc, size_t before, size_t after)
-{
-    if (after < 4)
-        return FRAME_STATE_SET;
-    uint32_t insn = get_le32(pc);
-    uint32_t previous = before >= 4 ? get_le32(pc - 4) : 0;
-
-    if (is_push_record(insn) || is_return(insn))
-        return FRAME_STATE_ENTRY;
-    /* The caller's FP and x30 are back, whatever follows: an addition to SP, a tail call. */
-    if (is_pop_record(previous))
-        return FRAME_STATE_ENTRY;
-    if (is_set_sp(previous) && before >= 8 && is_pop_record(get_le32(pc - 8)))
-        return FRAME_STATE_ENTRY;
-    if (is_set_fp(insn) && is_push_record(previous))
-        return FRAME_STATE_PUSHED;
-    for (size_t at = 0; at + 8 <= after && at < 8 && is_entry_hint(get_le32(pc + at)); at += 4) {
-        if (is_push_record(get_le32(pc + at + 4)))
-            return FRAME_STATE_ENTRY;
-    }
-    return FRAME_STATE_SET;
+    if (available < 4 || (get_le32(end - 4) & 0xfc000000) != 0x94000000)
+        return false;
+    int64_t words = (int64_t) ((uint64_t) get_le32(end - 4) << 38) >> 38;
+    *target = place - 4 + (uint64_t) (words * 4);
+    return true;
 }
 
 const struct isa isa_aarch64 = {
@@ -408,7 +359,8 @@ const struct isa isa_aarch64 = {
     .trampoline_size = aarch64_trampoline_size,
     .trampoline_encode = aarch64_trampoline_encode,
     .is_after_call = aarch64_is_after_call,
-    .frame_state = aarch64_frame_state,
+    .call_target = aarch64_call_target,
+    .frame = &frame_aarch64,
     .emit_site = aarch64_emit_site,
     .emit_site_cold = aarch64_emit_site_cold,
     .emit_osr_prologue = aarch64_emit_osr_prologue,

@@ -13,6 +13,7 @@
 #define ISA_ISA_H
 
 #include "isa/emit.h"
+#include "isa/frame.h"
 
 #include <patchpoint/emit.h>
 #include <patchpoint/frame.h>
@@ -58,15 +59,6 @@ enum reloc_result {
  */
 enum trampoline_shape { TRAMPOLINE_NEAR, TRAMPOLINE_ISLAND };
 
-/* ---- decoding for walkers --------------------------------------------- */
-
-/* Where a frame with a record stands at an instruction that was interrupted. */
-enum frame_state {
-    FRAME_STATE_ENTRY,  /* nothing pushed: return address at [sp], in x30 */
-    FRAME_STATE_PUSHED, /* record at [sp], FP still the caller's */
-    FRAME_STATE_SET     /* record at [FP] */
-};
-
 struct isa {
     pp_arch arch;
     const char *name;
@@ -100,14 +92,18 @@ struct isa {
     size_t (*trampoline_encode)(enum trampoline_shape shape, bool landing_pad, uint8_t *bytes,
                                 uint64_t place, uint64_t literal);
 
-    /* Whether a call instruction ends right at `end`; `available` bytes before it may be read. */
+    /*
+     * Whether a call instruction ends right at `end`; `available` bytes before it may be read.
+     * Every return address passes.  On x86-64 so does an address behind bytes that only look
+     * like a call, such as an immediate: it is a check of what is believed for other reasons.
+     */
     bool (*is_after_call)(const uint8_t *end, size_t available);
 
-    /*
-     * `before` and `after` bytes may be read around `pc`, which is the boundary
-     * of an instruction of a frame with the standard prologue.
-     */
-    enum frame_state (*frame_state)(const uint8_t *pc, size_t before, size_t after);
+    /* The same of a direct call, and its target; the bytes at `end` run at `place`. */
+    bool (*call_target)(const uint8_t *end, size_t available, uint64_t place, uint64_t *target);
+
+    /* What instructions do to frames. */
+    const struct frame_machine *frame;
 
     /* The emitters behind emit.h; arguments already validated. */
     pp_status (*emit_site)(const struct pp_site_desc *desc, uintptr_t record, bool landing_pads,

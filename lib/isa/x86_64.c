@@ -17,22 +17,13 @@
 #include <string.h>
 
 enum {
-    OP_NOTRACK = 0x3e,
-    OP_REX = 0x40,         /* to 0x4f */
-    OP_PUSH_RBP = 0x55,
-    OP_POP_RBP = 0x5d,
     OP_ADDR32 = 0x67,
     OP_MOV_LOAD = 0x8b,
     OP_LEA = 0x8d,
     OP_NOP = 0x90,
-    OP_RET_IMM16 = 0xc2,
-    OP_RET = 0xc3,
     OP_INT3 = 0xcc,
     OP_CALL_REL32 = 0xe8,
     OP_JMP_REL32 = 0xe9,
-    OP_JMP_REL8 = 0xeb,
-    OP_REPNE = 0xf2,
-    OP_REP = 0xf3,
     OP_GROUP5 = 0xff,      /* call and jump through a register or memory, among others */
     MODRM_CALL_RIP = 0x15, /* FF /2 with a rip-relative operand */
     MODRM_JMP_RIP = 0x25   /* FF /4 */
@@ -243,59 +234,13 @@ static bool x86_64_is_after_call(const uint8_t *end, size_t available)
     return false;
 }
 
-static bool is_push_rbp(const uint8_t *bytes, size_t after)
+static bool x86_64_call_target(const uint8_t *end, size_t available, uint64_t place,
+                               uint64_t *target)
 {
-    return after >= 1 && bytes[0] == OP_PUSH_RBP;
-}
-
-/* mov %rsp, %rbp in both encodings. */
-static bool is_mov_rsp_rbp(const uint8_t *bytes, size_t after)
-{
-    static const uint8_t store[] = { 0x48, 0x89, 0xe5 }, load[] = { 0x48, 0x8b, 0xec };
-
-    return after >= 3 && (memcmp(bytes, store, 3) == 0 || memcmp(bytes, load, 3) == 0);
-}
-
-static bool is_prologue(const uint8_t *bytes, size_t after)
-{
-    return is_push_rbp(bytes, after) && is_mov_rsp_rbp(bytes + 1, after - 1);
-}
-
-static bool is_return(const uint8_t *bytes, size_t after)
-{
-    if (after >= 1 && (bytes[0] == OP_RET || bytes[0] == OP_RET_IMM16))
-        return true;
-    return after >= 2 && (bytes[0] == OP_REP || bytes[0] == OP_REPNE) && bytes[1] == OP_RET;
-}
-
-/* jmp: relative, through memory or a register, with or without a notrack prefix. */
-static bool is_jump(const uint8_t *bytes, size_t after)
-{
-    while (after >= 2 && (bytes[0] == OP_NOTRACK || (bytes[0] & 0xf0) == OP_REX)) {
-        bytes++;
-        after--;
-    }
-    return after >= 2 && (bytes[0] == OP_JMP_REL32 || bytes[0] == OP_JMP_REL8
-                          || (bytes[0] == OP_GROUP5 && (bytes[1] >> 3 & 7) == 4));
-}
-
-static enum frame_state x86_64_frame_state(const uint8_t *pc, size_t before, size_t after)
-{
-    if (is_prologue(pc, after))
-        return FRAME_STATE_ENTRY;
-    if (after >= sizeof endbr64 && memcmp(pc, endbr64, sizeof endbr64) == 0)
-        return is_prologue(pc + sizeof endbr64, after - sizeof endbr64) ? FRAME_STATE_ENTRY
-                                                                        : FRAME_STATE_SET;
-    if (is_mov_rsp_rbp(pc, after) && before >= 1 && pc[-1] == OP_PUSH_RBP)
-        return FRAME_STATE_PUSHED;
-    /*
-     * A tail call: the record was popped right before it.  0xc9 says nothing, as
-     * it is not only leave but also an operand, xor %ecx, %ecx for one.
-     */
-    if (before >= 1 && pc[-1] == OP_POP_RBP && is_jump(pc, after))
-        return FRAME_STATE_ENTRY;
-    /* Whatever came before it (leave, pop), a return finds its address on top of the stack. */
-    return is_return(pc, after) ? FRAME_STATE_ENTRY : FRAME_STATE_SET;
+    if (available < 5 || end[-5] != OP_CALL_REL32)
+        return false;
+    *target = place + (uint64_t) (int64_t) (int32_t) get_le32(end - 4);
+    return true;
 }
 
 const struct isa isa_x86_64 = {
@@ -315,7 +260,8 @@ const struct isa isa_x86_64 = {
     .trampoline_size = x86_64_trampoline_size,
     .trampoline_encode = x86_64_trampoline_encode,
     .is_after_call = x86_64_is_after_call,
-    .frame_state = x86_64_frame_state,
+    .call_target = x86_64_call_target,
+    .frame = &frame_x86_64,
     .emit_site = x86_64_emit_site,
     .emit_site_cold = x86_64_emit_site_cold,
     .emit_osr_prologue = x86_64_emit_osr_prologue,

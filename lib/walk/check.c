@@ -70,6 +70,15 @@ pp_check check_record(const pp_thread *thread, uintptr_t fp, uint32_t cfa_offset
     return PP_CHECK_NONE;
 }
 
+pp_check check_cfa(const pp_thread *thread, uintptr_t cfa, uintptr_t floor)
+{
+    if (cfa % CFA_ALIGN != 0)
+        return PP_CHECK_ALIGN;
+    if (!check_in_stack(thread, cfa, 0))
+        return PP_CHECK_BOUNDS;
+    return cfa < floor ? PP_CHECK_GROWTH : PP_CHECK_NONE;
+}
+
 pp_check check_call(uintptr_t return_address, uintptr_t start)
 {
     return isa_host.is_after_call((const uint8_t *) return_address, return_address - start)

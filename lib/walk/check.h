@@ -38,6 +38,9 @@ uintptr_t check_strip(uintptr_t address);
 pp_check check_record(const pp_thread *thread, uintptr_t fp, uint32_t cfa_offset, uintptr_t floor,
                       struct frame_record *record);
 
+/* A CFA that belongs to no record at FP, not below `floor`. */
+pp_check check_cfa(const pp_thread *thread, uintptr_t cfa, uintptr_t floor);
+
 /* Read a word of the stack, such as a return address at SP. */
 pp_check check_word(const pp_thread *thread, uintptr_t address, uintptr_t *word);
 

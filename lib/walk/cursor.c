@@ -24,8 +24,8 @@
 
 #include "walk/check.h"
 
-#include "isa/isa.h"
 #include "link/trace.h"
+#include "walk/interrupted.h"
 
 #include <string.h>
 #include <ucontext.h>
@@ -41,6 +41,15 @@ enum { PLACE_REGION, PLACE_START, PLACE_OWNER, PLACE_GENERATION };
 enum { POINT_PC, POINT_SP };
 
 enum { RECORD_SIZE = sizeof(struct frame_record) };
+
+/*
+ * In walk->frames.  GUESSED: how the frames since the last anchor follow each other is a guess.
+ * UNSAVED: FP is not from a record that FP led to, but from the register, or from where code may
+ * have saved it for its own purposes.
+ */
+#define GUESSED (~0u / 2 + 1)
+#define UNSAVED (GUESSED >> 1)
+#define FRAMES (UNSAVED - 1)
 
 /* ---- where a walk goes on ------------------------------------------------ */
 
@@ -61,8 +70,23 @@ static void continue_in_c(pp_walk *walk, uintptr_t anchor, uintptr_t exit_fp)
         walk->state = anchor == 0 || exit_fp < anchor ? AT_EXIT : AT_ANCHOR;
 }
 
+/* The frame is there, but where it leads to is not known. */
+static int unknown(pp_walk *walk, pp_frame *frame)
+{
+    frame->verdict = PP_VERDICT_UNSURE;
+    frame->fp = frame->cfa = 0;
+    walk->state = ENDED_UNKNOWN;
+    return 1;
+}
+
+/*
+ * A guess that fails says nothing of the stack; nor does what was in the register, which code
+ * without frame pointers has its own use for.
+ */
 static int broken(pp_walk *walk, pp_frame *frame, pp_check check)
 {
+    if (walk->frames & (GUESSED | UNSAVED))
+        return unknown(walk, frame);
     frame->verdict = PP_VERDICT_BROKEN;
     frame->check = check;
     walk->state = ENDED_BROKEN;
@@ -182,14 +206,6 @@ static void describe_trace(pp_frame *frame, const struct code_place *place)
     frame->host = trace_host(trace);
 }
 
-/* The frame is there, but not what it returns to. */
-static int unsure(pp_walk *walk, pp_frame *frame)
-{
-    frame->verdict = PP_VERDICT_UNSURE;
-    walk->state = ENDED_UNKNOWN;
-    return 1;
-}
-
 static int frame_by_rule(pp_walk *walk, pp_frame *frame, const struct frame_rule *rule)
 {
     frame->kind = rule->kind == PP_FRAME_OSR ? PP_WALK_OSR : PP_WALK_TRACE;
@@ -202,28 +218,74 @@ static int frame_by_rule(pp_walk *walk, pp_frame *frame, const struct frame_rule
     case PP_FRAME_NONE:
         break;
     }
-    return unsure(walk, frame);
+    return unknown(walk, frame);
+}
+
+/* What was proven of a frame that need not have a record. */
+static int frame_as_found(pp_walk *walk, pp_frame *frame, const struct frame_answer *answer)
+{
+    const uintptr_t interrupted_fp = walk->fp;
+    frame->fp = answer->record;
+    pp_check check = check_cfa(walk->thread, answer->cfa, walk->sp);
+    if (check == PP_CHECK_NONE) {
+        frame->cfa = answer->cfa;
+        check = continue_at(walk, answer->return_address, answer->caller_fp, answer->cfa);
+    }
+    if (check != PP_CHECK_NONE)
+        return broken(walk, frame, check);
+    /* Code without a record need not keep FP for pp_enter: it has saved it nowhere. */
+    if (walk->state == AT_ENTRY && answer->record == 0)
+        walk->state = AT_ANCHOR;
+    if (answer->record != interrupted_fp)
+        walk->frames |= UNSAVED;
+    return 1;
 }
 
 /*
- * A trampoline, on its way to a function.  Mostly code called it; code may also
- * have jumped to it in the midst of its frame, which is then what stands there.
- * `rule` is that of the trace that the trampoline is a part of, NULL in an island: there
- * nothing tells which code jumped, so where the CFA differs by rule it is not known.
+ * Code was interrupted at pc: the frame may be half built, half gone, or not there.  What
+ * cannot be proven is guessed to be as at calls, with its record at FP.
  */
-static int frame_of_trampoline(pp_walk *walk, pp_frame *frame, const struct frame_rule *rule)
+static int frame_by_proof(pp_walk *walk, pp_frame *frame, struct region *region,
+                          uint32_t cfa_offset, uintptr_t start, size_t size)
+{
+    const struct interrupted at = {
+        .thread = walk->thread, .region = region, .pc = walk->pc, .sp = walk->sp, .fp = walk->fp,
+        .link = walk->lr, .scratch = walk->reserved[POINT_PC], .start = start, .size = size,
+        .cfa_offset = cfa_offset,
+    };
+    struct frame_answer answer;
+    switch (interrupted_find(&at, &answer)) {
+    case IN_FOUND:
+        return frame_as_found(walk, frame, &answer);
+    case IN_RECORD:
+        return frame_with_record(walk, frame, walk->fp, cfa_offset);
+    case IN_NOTHING:
+        return frame_of_leaf(walk, frame);
+    case IN_UNKNOWN:
+        break;
+    }
+    walk->frames |= GUESSED;
+    return frame_with_record(walk, frame, walk->fp, cfa_offset);
+}
+
+static bool has_record(const struct frame_rule *rule)
+{
+    return rule->kind == PP_FRAME_RECORD || rule->kind == PP_FRAME_OSR;
+}
+
+/*
+ * A trampoline, on its way to a function: code called it, or jumped to it in the
+ * midst of its frame.  Where it leads to tells which.  `rule` is that of the trace that it
+ * is a part of, NULL in an island.
+ */
+static int frame_of_trampoline(pp_walk *walk, pp_frame *frame, struct region *region,
+                               const struct frame_rule *rule, uintptr_t end)
 {
     frame->kind = PP_WALK_TRAMPOLINE;
-    pp_check check = continue_from_leaf(walk, frame);
-    if (check == PP_CHECK_NONE)
-        return 1;
-    if (rule == NULL)
-        return isa_host.arch == PP_ARCH_X86_64
-                   ? frame_with_record(walk, frame, walk->fp, RECORD_SIZE)
-                   : unsure(walk, frame);
-    if (rule->kind == PP_FRAME_RECORD || rule->kind == PP_FRAME_OSR)
-        return frame_with_record(walk, frame, walk->fp, rule->cfa_offset);
-    return broken(walk, frame, check);
+    if (rule != NULL && rule->kind == PP_FRAME_LEAF)
+        return frame_of_leaf(walk, frame);
+    return frame_by_proof(walk, frame, region, rule != NULL && has_record(rule) ? rule->cfa_offset
+                          : RECORD_SIZE, walk->pc, end - walk->pc);
 }
 
 /* Interrupted in a trace: the frame may be half built, or half gone. */
@@ -231,20 +293,13 @@ static int frame_of_interrupted(pp_walk *walk, pp_frame *frame, const struct cod
 {
     const struct frame_rule *rule = owner_rule(place->owner);
     size_t code_size = code_bytes_at(place);
-    size_t before = walk->pc - place->start;
     describe_trace(frame, place);
-    if (before >= code_size)
-        return frame_of_trampoline(walk, frame, rule);
-    if (rule->kind == PP_FRAME_RECORD || rule->kind == PP_FRAME_OSR) {
-        enum frame_state state = isa_host.frame_state((const uint8_t *) walk->pc, before,
-                                                      code_size - before);
-        frame->kind = rule->kind == PP_FRAME_OSR ? PP_WALK_OSR : PP_WALK_TRACE;
-        if (state == FRAME_STATE_ENTRY)
-            return frame_of_leaf(walk, frame);
-        if (state == FRAME_STATE_PUSHED)
-            return frame_with_record(walk, frame, walk->sp, rule->cfa_offset);
-    }
-    return frame_by_rule(walk, frame, rule);
+    if (walk->pc - place->start >= code_size)
+        return frame_of_trampoline(walk, frame, place->region, rule, place->start + place->size);
+    if (walk->state == AT_POINT || !has_record(rule))
+        return frame_by_rule(walk, frame, rule);
+    frame->kind = rule->kind == PP_FRAME_OSR ? PP_WALK_OSR : PP_WALK_TRACE;
+    return frame_by_proof(walk, frame, place->region, rule->cfa_offset, place->start, code_size);
 }
 
 /* ---- stubs ------------------------------------------------------------ */
@@ -351,7 +406,7 @@ static int step_from_top(pp_walk *walk, pp_frame *frame)
 {
     const pp_thread *thread = walk->thread;
     const struct stub *stub = stub_at(walk->pc);
-    const struct region *region = stub == NULL ? region_at(walk->pc) : NULL;
+    struct region *region = stub == NULL ? region_at(walk->pc) : NULL;
     /* Until it has loaded the other frame's registers, the stub of pp_resume is a C function. */
     if ((stub != NULL && stub->kind == STUB_RESUME && walk->pc - stub_start(stub) < stub->set)
         || (stub == NULL && region == NULL)) {
@@ -365,16 +420,39 @@ static int step_from_top(pp_walk *walk, pp_frame *frame)
     if (stub != NULL)
         return frame_of_stub(walk, frame, stub);
     if (walk->pc - region->island_lo < region->island_hi - region->island_lo)
-        return frame_of_trampoline(walk, frame, NULL);
+        return frame_of_trampoline(walk, frame, region, NULL, region->island_hi);
     return step_from_code(walk, frame);
+}
+
+/*
+ * At a return address a frame is as its rule has it.  Code that does not keep the rule
+ * is doubted: what its own instructions find, or the record at FP, is a guess then.
+ */
+static int frame_at_return(pp_walk *walk, pp_frame *frame, const struct code_place *place,
+                           const struct frame_rule *rule)
+{
+    const struct interrupted at = {
+        .thread = walk->thread, .region = place->region, .pc = walk->pc, .sp = walk->sp,
+        .fp = walk->fp, .start = place->start, .size = code_bytes_at(place),
+        .cfa_offset = rule->cfa_offset,
+    };
+    struct frame_answer answer;
+    frame->kind = rule->kind == PP_FRAME_OSR ? PP_WALK_OSR : PP_WALK_TRACE;
+    enum interrupted_in in = interrupted_returning(&at, place->generation, &answer);
+    if (in != IN_RECORD)
+        walk->frames |= GUESSED;
+    return in == IN_FOUND ? frame_as_found(walk, frame, &answer)
+                          : frame_with_record(walk, frame, walk->fp, rule->cfa_offset);
 }
 
 static int step_from_return(pp_walk *walk, pp_frame *frame)
 {
     struct code_place place = place_of(walk);
+    const struct frame_rule *rule = owner_rule(place.owner);
     frame->pc = walk->pc;
     describe_trace(frame, &place);
-    return frame_by_rule(walk, frame, owner_rule(place.owner));
+    return has_record(rule) ? frame_at_return(walk, frame, &place, rule)
+                            : frame_by_rule(walk, frame, rule);
 }
 
 /* From the registers of a patchpoint: the return address is the stub's, so it is checked here. */
@@ -485,13 +563,22 @@ int pp_walk_next(pp_walk *walk, pp_frame *frame)
 {
     if (walk == NULL || frame == NULL || frame->size < sizeof *frame)
         return 0;
-    if (walk->max_frames != 0 && walk->frames >= walk->max_frames && walk->state < ENDED_ROOT) {
+    const unsigned before = walk->frames;
+    if (walk->max_frames != 0 && (before & FRAMES) >= walk->max_frames && walk->state < ENDED_ROOT) {
         walk->end = PP_END_LIMIT;
         return 0;
     }
-    *frame = (pp_frame) { .size = frame->size, .verdict = PP_VERDICT_VALID };
-    if (!step(walk, frame))
+    pp_frame next = { .size = frame->size, .verdict = PP_VERDICT_VALID };
+    if (!step(walk, &next)) /* the frame stays as it is, with the check that failed */
         return 0;
     walk->frames++;
+    walk->frames &= ~(before & UNSAVED);
+    if (walk->frames & GUESSED) {
+        if (next.kind == PP_WALK_ENTRY && next.verdict == PP_VERDICT_VALID)
+            walk->frames &= ~GUESSED; /* its record names it, and what is above */
+        else
+            next.verdict = PP_VERDICT_UNSURE;
+    }
+    *frame = next;
     return 1;
 }
