@@ -41,6 +41,7 @@ check_PROGRAMS += \
 	check_buffered \
 	check_clobber \
 	check_code_span \
+	check_compiled \
 	check_dynamic \
 	check_eh_frame \
 	check_emit \
@@ -49,6 +50,7 @@ check_PROGRAMS += \
 	check_fault \
 	check_force \
 	check_fork \
+	check_frame \
 	check_guard \
 	check_handle \
 	check_index \
@@ -120,6 +122,10 @@ check_buffered_CPPFLAGS = $(AM_CPPFLAGS) -I$(top_srcdir) -I$(srcdir)/tests
 check_buffered_LDADD = libstress.la $(LDADD)
 check_clobber_SOURCES = tests/check_clobber.c tests/probe.c tests/probe.h tests/sanitized.h
 check_code_span_SOURCES = tests/check_code_span.c tests/snippet.h tests/spans.h
+check_frame_SOURCES = tests/check_frame.c tests/code.h
+check_compiled_SOURCES = tests/check_compiled.c tests/shapes.h tests/step.c tests/step.h
+check_compiled_LDADD = $(shapes_objects) $(LDADD)
+check_compiled_DEPENDENCIES = $(shapes_objects) libpatchpoint-core.la
 check_dynamic_SOURCES = tests/check_dynamic.c tests/entered.h tests/snippet.h
 check_dynamic_CPPFLAGS = $(AM_CPPFLAGS) -I$(top_srcdir) -I$(srcdir)/tests
 check_dynamic_LDADD = libstress.la $(LDADD)
@@ -237,6 +243,37 @@ check_walk_SOURCES = tests/check_walk.c
 check_walk_CPPFLAGS = $(AM_CPPFLAGS) -I$(top_srcdir)
 check_walk_LDADD = libstress.la $(LDADD)
 check_watch_SOURCES = tests/check_watch.c tests/snippet.h
+
+# Functions that a compiler makes in many ways, without what this build makes of its own code.
+shapes_objects = \
+	shapes-O0_fp.o \
+	shapes-O1_fp.o \
+	shapes-O2_fp.o \
+	shapes-Os_fp.o \
+	shapes-O3_fp.o \
+	shapes-O2_leaf.o \
+	shapes-O2_branch.o \
+	shapes-O0_omit.o \
+	shapes-O2_omit.o
+EXTRA_DIST += tests/shapes.c
+CLEANFILES += $(shapes_objects)
+$(shapes_objects): tests/shapes.c tests/shapes.h
+	$(AM_V_CC)variant=`echo $@ | sed 's/shapes-\(.*\)\.o/\1/'`; \
+	case $$variant in \
+	*_leaf) how='-fno-omit-frame-pointer -momit-leaf-frame-pointer' ;; \
+	*_branch) how='-fno-omit-frame-pointer $(shapes_branch)' ;; \
+	*_omit) how=-fomit-frame-pointer ;; \
+	*) how='-fno-omit-frame-pointer -mno-omit-leaf-frame-pointer' ;; \
+	esac; \
+	$(CC) -std=gnu11 -g -fPIC -ffreestanding -fno-stack-protector -fno-jump-tables \
+		-fno-asynchronous-unwind-tables -I$(srcdir)/tests -DVARIANT=$$variant \
+		-$${variant%_*} $$how -c -o $@ $(srcdir)/tests/shapes.c
+if ARCH_X86_64
+shapes_branch = -fcf-protection=full
+endif
+if ARCH_AARCH64
+shapes_branch = -mbranch-protection=standard
+endif
 
 # Hosts: what stays theirs when the library is linked or loaded.
 
