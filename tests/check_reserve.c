@@ -7,9 +7,14 @@
 
 #include "snippet.h"
 
+#include <patchpoint/retire.h>
+
 #include <check.h>
+#include <pthread.h>
 #include <stdatomic.h>
+#include <stdbool.h>
 #include <sys/wait.h>
+#include <time.h>
 #include <unistd.h>
 
 static _Atomic unsigned hits;
@@ -204,6 +209,150 @@ START_TEST(a_reservation_ends_once)
 }
 END_TEST
 
+/* ---- beside other threads -------------------------------------------------- */
+
+static double seconds(void)
+{
+    struct timespec now;
+
+    clock_gettime(CLOCK_MONOTONIC, &now);
+    return (double) now.tv_sec + (double) now.tv_nsec / 1e9;
+}
+
+static pp_reservation *_Atomic ended; /* of a reservation that was committed */
+static _Atomic bool over, busy;
+static _Atomic unsigned long tries, accepted;
+
+static void *end_again(void *unused)
+{
+    (void) unused;
+    while (!atomic_load(&over)) {
+        pp_trace *trace;
+        atomic_store(&busy, true);
+        const pp_reservation *from = atomic_load(&ended);
+        for (unsigned i = 0; i < 100 && from != NULL && atomic_load(&ended) == from; i++) {
+            pp_reservation copy = *from;
+            pp_status status = i % 4 == 0 ? pp_trace_commit(pool, &copy, 8, NULL, &trace)
+                                          : pp_trace_abandon(pool, &copy);
+            atomic_fetch_add(&tries, 1);
+            atomic_fetch_add(&accepted, status != PP_E_STALE);
+        }
+        atomic_store(&busy, false);
+    }
+    return NULL;
+}
+
+/* Stale for good: while the trace lives, is being freed or reclaimed, and is gone. */
+START_TEST(a_committed_reservation_ends_no_trace)
+{
+    static const pp_wx modes[] = { PP_WX_DUAL, PP_WX_FLIP };
+    pp_pool_options options = { .size = sizeof options, .wx = modes[_i] };
+    pthread_t thread;
+    pp_trace *trace;
+
+    if (pp_pool_create(&options, &pool) != PP_OK)
+        return; /* an emulator does not have the mode */
+    atomic_store(&over, false);
+    atomic_store(&accepted, 0);
+    ck_assert_int_eq(pthread_create(&thread, NULL, end_again, NULL), 0);
+    unsigned round = 0;
+    for (double end = seconds() + 1.5; seconds() < end && atomic_load(&accepted) == 0; round++) {
+        pp_reservation copies = { .size = sizeof copies };
+        ck_assert_int_eq(pp_trace_reserve(pool, 64, NULL, &copies, NULL), PP_OK);
+        memset(copies.write, 0, 64);
+        ck_assert_int_eq(pp_trace_commit(pool, &copies, 64, NULL, &trace), PP_OK);
+        atomic_store(&ended, &copies);
+        if (round % 2 == 0) {
+            ck_assert_int_eq(pp_trace_free(pool, trace), PP_OK);
+        } else {
+            ck_assert_int_eq(pp_trace_retire(pool, trace), PP_OK);
+            ck_assert_int_eq(pp_reclaim(pool, pp_retire_ticket(pool), NULL, 0, NULL), PP_OK);
+        }
+        atomic_store(&ended, NULL);
+        while (atomic_load(&busy) && !atomic_load(&over))
+            continue;
+    }
+    atomic_store(&over, true);
+    pthread_join(thread, NULL);
+    ck_assert_uint_gt(atomic_load(&tries), 0);
+    ck_assert_uint_eq(atomic_load(&accepted), 0);
+    ck_assert_uint_eq(stats().spans, 0);
+    stop();
+}
+END_TEST
+
+enum { CALLERS = 3 };
+static pp_reservation contested;
+static _Atomic unsigned started, finished, won;
+
+static void *end_once(void *number)
+{
+    for (unsigned round = 1;; round++) {
+        while (atomic_load(&started) < round) {
+            if (atomic_load(&over))
+                return NULL;
+        }
+        pp_reservation copy = contested;
+        pp_trace *trace;
+        pp_status status;
+        if (((uintptr_t) number + round) % 2 == 0) {
+            status = pp_trace_commit(pool, &copy, 32, NULL, &trace);
+            if (status == PP_OK && pp_trace_free(pool, trace) != PP_OK)
+                status = PP_E_FAULT;
+        } else {
+            status = pp_trace_abandon(pool, &copy);
+        }
+        /* BUSY: another thread was committing it. */
+        if (status == PP_OK)
+            atomic_fetch_add(&won, 1);
+        else if (status != PP_E_STALE && status != PP_E_BUSY)
+            atomic_fetch_add(&won, 1000000);
+        atomic_fetch_add(&finished, 1);
+    }
+}
+
+START_TEST(of_many_calls_one_ends_the_reservation)
+{
+    pthread_t threads[CALLERS];
+    unsigned round = 0;
+
+    start(false);
+    atomic_store(&over, false);
+    for (uintptr_t i = 0; i < CALLERS; i++)
+        ck_assert_int_eq(pthread_create(&threads[i], NULL, end_once, (void *) i), 0);
+    for (double end = seconds() + 1; seconds() < end;) {
+        reserve(64);
+        memset(reservation.write, 0, 64);
+        contested = reservation;
+        atomic_store(&finished, 0);
+        atomic_store(&started, ++round);
+        while (atomic_load(&finished) != CALLERS)
+            sched_yield();
+        ck_assert_uint_eq(atomic_load(&won), round);
+    }
+    atomic_store(&over, true);
+    for (unsigned i = 0; i < CALLERS; i++)
+        pthread_join(threads[i], NULL);
+    ck_assert_uint_eq(stats().spans, 0);
+    stop();
+}
+END_TEST
+
+/* A committed trace is like any other to those who verify, live or retired. */
+START_TEST(committed_traces_verify)
+{
+    pp_trace *trace;
+
+    start(false);
+    reserve(16);
+    memset(reservation.write, 0, 16);
+    ck_assert_int_eq(pp_trace_commit(pool, &reservation, 16, NULL, &trace), PP_OK);
+    ck_assert_msg(pp_pool_verify(pool, &reason) == PP_OK, "%s", reason.text);
+    ck_assert_int_eq(pp_trace_retire(pool, trace), PP_OK);
+    stop();
+}
+END_TEST
+
 START_TEST(what_is_not_a_reservation_is_refused)
 {
     pp_trace *trace = NULL;
@@ -337,6 +486,9 @@ int main(void)
     tcase_add_test(tests, the_whole_capacity_may_be_used);
     tcase_add_test(tests, an_abandoned_reservation_leaves_nothing);
     tcase_add_test(tests, a_reservation_ends_once);
+    tcase_add_loop_test(tests, a_committed_reservation_ends_no_trace, 0, 2);
+    tcase_add_test(tests, of_many_calls_one_ends_the_reservation);
+    tcase_add_test(tests, committed_traces_verify);
     tcase_add_test(tests, what_is_not_a_reservation_is_refused);
     tcase_add_loop_test(tests, a_refused_commit_may_be_repeated, 0, 2);
     tcase_add_test(tests, a_child_cannot_commit);

@@ -13,6 +13,7 @@
 #include <pthread.h>
 #include <stdio.h>
 #include <time.h>
+#include <unistd.h>
 
 static pp_pool *pool, *other;
 static pp_symbol symbol;
@@ -421,6 +422,44 @@ START_TEST(threads_retire_and_reclaim)
 }
 END_TEST
 
+enum { SPLIT, SHRINK, CUTS };
+static _Atomic int cut;
+
+static void *cut_span(void *span)
+{
+    pp_span *tail;
+    pp_status status = atomic_load(&cut) == SPLIT ? pp_span_split(pool, span, 64, &tail)
+                                                  : pp_span_shrink(pool, span, 64);
+    return (void *) (intptr_t) status;
+}
+
+/* A retirement that comes between the first look at a span and the change of it. */
+START_TEST(what_was_retired_meanwhile_is_not_cut)
+{
+    static const struct owner_tag retired = { { .kind = OWNER_SPAN_RETIRED } };
+    struct code_place place, now;
+    pthread_t thread;
+    void *status;
+    start();
+    pp_span *span = make_span(512);
+    uintptr_t at = start_of(span);
+    ck_assert(code_at(at, &place));
+    atomic_store(&cut, _i);
+    pthread_mutex_lock(&place.region->lock);
+    ck_assert_int_eq(pthread_create(&thread, NULL, cut_span, span), 0);
+    usleep(20000); /* it waits for the lock; if it is not there yet, the test is easy */
+    span_space_set_owner(&place.region->spans, at - place.region->code_lo, &retired.owner);
+    pthread_mutex_unlock(&place.region->lock);
+    pthread_join(thread, &status);
+    ck_assert_int_eq((int) (intptr_t) status, PP_E_STALE);
+    ck_assert(code_at(at, &now));
+    ck_assert_uint_eq(now.size, 512);
+    span_set_owner(&(struct span) { .region = place.region, .exec = at }, place.owner);
+    ck_assert_int_eq(pp_span_free(pool, span), PP_OK);
+    stop();
+}
+END_TEST
+
 int main(void)
 {
     TCase *tcase = tcase_create("retire");
@@ -433,6 +472,7 @@ int main(void)
     tcase_add_test(tcase, entries_keep_traces);
     tcase_add_test(tcase, large_stacks_are_quick);
     tcase_add_test(tcase, threads_retire_and_reclaim);
+    tcase_add_loop_test(tcase, what_was_retired_meanwhile_is_not_cut, 0, CUTS);
     Suite *suite = suite_create("retire");
     suite_add_tcase(suite, tcase);
     SRunner *runner = srunner_create(suite);

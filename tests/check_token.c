@@ -7,9 +7,15 @@
 
 #include "stress/method.h"
 
+#include <patchpoint/fault.h>
+#include <patchpoint/retire.h>
+
 #include <check.h>
+#include <pthread.h>
+#include <stdatomic.h>
 #include <stdbool.h>
 #include <string.h>
+#include <time.h>
 
 #if defined __x86_64__
 static const uint8_t body[] = { 0xf3, 0x0f, 0x1e, 0xfa, 0xb8, 42, 0, 0, 0, 0xc3 }; /* 42 */
@@ -102,6 +108,162 @@ START_TEST(tokens_of_retired_code_are_stale)
     ck_assert_int_eq(pp_token_check(&token), PP_E_STALE);
 }
 END_TEST
+
+/* ---- beside other threads ------------------------------------------------- */
+
+enum { MANY = 3000 }; /* so that a reclaim takes longer than a turn of the scheduler */
+static pp_token shared_token;
+static pp_trace *shared_trace;
+static _Atomic unsigned phase, answered; /* odd: look; the one that is looked at, or 0 */
+
+static const char *look_at_stale(void)
+{
+    pp_token token;
+    pp_pin *pin;
+    if (pp_token_check(&shared_token) != PP_E_STALE || pp_token_code(&shared_token) != NULL)
+        return "a token was good again";
+    if (pp_trace_entry(shared_trace) != NULL)
+        return "a handle had an entry again";
+    if (pp_token_make((const void *) shared_token.code, &token) != PP_E_FAULT)
+        return "a token was made of code that is not live";
+    if (pp_token_pin(pool, &shared_token, &pin) != PP_E_STALE)
+        return "a stale token was pinned";
+    return NULL;
+}
+
+static void *look(void *unused)
+{
+    const char *complaint = NULL;
+    (void) unused;
+    for (unsigned now; (now = atomic_load(&phase)) != UINT32_MAX;) {
+        if (now % 2 == 0)
+            continue;
+        bool gone = false;
+        do {
+            const char *seen = look_at_stale();
+            complaint = complaint != NULL ? complaint : seen;
+            bool named = pp_trace_host(shared_trace) != NULL;
+            if (gone && named)
+                complaint = "a handle that was gone had a host again";
+            gone = !named;
+            atomic_store(&answered, now);
+        } while (atomic_load(&phase) == now);
+        atomic_store(&answered, 0);
+    }
+    return (void *) complaint;
+}
+
+static void begin_looking(void)
+{
+    atomic_fetch_add(&phase, 1);
+    while (atomic_load(&answered) != atomic_load(&phase))
+        continue;
+}
+
+static void end_looking(void)
+{
+    atomic_fetch_add(&phase, 1);
+    while (atomic_load(&answered) != 0)
+        continue;
+}
+
+static double seconds(void)
+{
+    struct timespec now;
+    clock_gettime(CLOCK_MONOTONIC, &now);
+    return (double) now.tv_sec + (double) now.tv_nsec / 1e9;
+}
+
+/* From the retirement to the last byte that a reclaim frees. */
+START_TEST(what_is_stale_stays_stale)
+{
+    static pp_trace *traces[MANY];
+    pthread_t looker;
+    void *complaint;
+    atomic_store(&phase, 0);
+    ck_assert_int_eq(pthread_create(&looker, NULL, look, NULL), 0);
+    for (double end = seconds() + 1.5; seconds() < end;) {
+        static const pp_frame_rule leaf = { .size = sizeof leaf, .kind = PP_FRAME_LEAF };
+        pp_trace_desc desc = { .size = sizeof desc, .code = body, .code_size = sizeof body,
+                               .frame = &leaf, .host = &pool };
+        for (unsigned i = 0; i < MANY; i++)
+            ck_assert_int_eq(pp_trace_link(pool, &desc, &traces[i]), PP_OK);
+        shared_trace = traces[MANY - 1];
+        ck_assert_int_eq(pp_token_make(pp_trace_entry(shared_trace), &shared_token), PP_OK);
+        for (unsigned i = 0; i < MANY; i++)
+            ck_assert_int_eq(pp_trace_retire(pool, traces[i]), PP_OK);
+        ck_assert_ptr_eq(pp_trace_host(shared_trace), &pool);
+        begin_looking();
+        pp_reclaim_result result = { .size = sizeof result };
+        ck_assert_int_eq(pp_reclaim(pool, pp_retire_ticket(pool), NULL, 0, &result), PP_OK);
+        ck_assert_uint_eq(result.freed, MANY);
+        end_looking();
+    }
+    atomic_store(&phase, UINT32_MAX);
+    ck_assert_int_eq(pthread_join(looker, &complaint), 0);
+    ck_assert_msg(complaint == NULL, "%s", (const char *) complaint);
+}
+END_TEST
+
+static void *look_at_live(void *complaint)
+{
+    while (atomic_load(&phase) == 1) {
+        if (pp_token_check(&shared_token) != PP_OK || pp_trace_entry(shared_trace) == NULL)
+            return complaint;
+    }
+    return NULL;
+}
+
+static void refuse_all(bool refuse)
+{
+    pp_fault script[] = { { .call = PP_FAULT_MPROTECT, .first = 1 },
+                          { .call = PP_FAULT_MADVISE, .first = 1 } };
+    ck_assert_int_eq(pp_fault_set(script, refuse ? 2 : 0), PP_OK);
+}
+
+/*
+ * FLIP: the kernel may refuse to clear code.  What could not be freed was never stale, and what
+ * could not be reclaimed never good again.
+ */
+START_TEST(refusals_change_no_answer)
+{
+    pp_pool_options options = { .size = sizeof options, .wx = PP_WX_FLIP };
+    pp_pool *automatic = pool;
+    pthread_t looker;
+    void *complaint;
+    ck_assert_int_eq(pp_pool_create(&options, &pool), PP_OK);
+    shared_trace = link_body();
+    ck_assert_int_eq(pp_token_make(pp_trace_entry(shared_trace), &shared_token), PP_OK);
+    atomic_store(&phase, 1);
+    ck_assert_int_eq(pthread_create(&looker, NULL, look_at_live, (void *) "it was stale"), 0);
+    refuse_all(true);
+    for (double end = seconds() + 0.3; seconds() < end;)
+        ck_assert_int_eq(pp_trace_free(pool, shared_trace), PP_E_NOMEM);
+    refuse_all(false);
+    ck_assert_int_eq(pp_pool_verify(pool, NULL), PP_OK);
+    atomic_store(&phase, 2);
+    ck_assert_int_eq(pthread_join(looker, &complaint), 0);
+    ck_assert_msg(complaint == NULL, "%s", (const char *) complaint);
+
+    ck_assert_int_eq(pp_trace_retire(pool, shared_trace), PP_OK);
+    ck_assert_int_eq(pthread_create(&looker, NULL, look, NULL), 0);
+    begin_looking();
+    refuse_all(true);
+    for (double end = seconds() + 0.3; seconds() < end;)
+        ck_assert_int_eq(pp_reclaim(pool, pp_retire_ticket(pool), NULL, 0, NULL), PP_E_NOMEM);
+    refuse_all(false);
+    ck_assert_int_eq(pp_pool_verify(pool, NULL), PP_OK);
+    ck_assert_int_eq(pp_reclaim(pool, pp_retire_ticket(pool), NULL, 0, NULL), PP_OK);
+    atomic_store(&phase, UINT32_MAX);
+    ck_assert_int_eq(pthread_join(looker, &complaint), 0);
+    ck_assert_msg(complaint == NULL, "%s", (const char *) complaint);
+    ck_assert_int_eq(pp_pool_verify(pool, NULL), PP_OK);
+    pp_pool_destroy(pool);
+    pool = automatic;
+}
+END_TEST
+
+/* ---- pins ----------------------------------------------------------------- */
 
 START_TEST(pins_keep_the_code)
 {
@@ -347,6 +509,8 @@ int main(void)
     tcase_add_checked_fixture(tests, setup, teardown);
     tcase_add_test(tests, tokens_follow_the_life_of_their_code);
     tcase_add_test(tests, tokens_of_retired_code_are_stale);
+    tcase_add_test(tests, what_is_stale_stays_stale);
+    tcase_add_test(tests, refusals_change_no_answer);
     tcase_add_test(tests, pins_keep_the_code);
     tcase_add_test(tests, words_that_are_no_token);
     tcase_add_test(tests, resumes_by_token);

@@ -259,7 +259,7 @@ PP_API uint32_t pp_entry_index(const pp_entry *entry);
  * prologue build the frame, then jump with the bytes of pp_emit_resume.
  */
 typedef struct pp_resume_point {
-    uintptr_t pc;     /* in a live trace */
+    uintptr_t pc;     /* in published code, which may be retired (retire.h) */
     uintptr_t sp;     /* 16-aligned, between the caller's own SP and `fp` */
     uintptr_t fp;     /* frame record of the frame to continue in */
     uintptr_t value;  /* arrives in rax; x0 */
@@ -270,7 +270,7 @@ typedef struct pp_resume_point {
  * direct jump.  Does not return when it succeeds; callee-saved registers of
  * the abandoned C frames are lost, so the point must be one where compiled
  * code expects none (a patchpoint, an OSR entry).  Errors, with nothing moved:
- * PP_E_FAULT (pc in no live trace), PP_E_STACK (sp or fp outside the newest
+ * PP_E_FAULT (pc in no published code), PP_E_STACK (sp or fp outside the newest
  * activation or misaligned), PP_E_UNSUPPORTED (a shadow stack is active).
  */
 PP_API pp_status pp_resume(pp_thread *thread, const pp_resume_point *point);

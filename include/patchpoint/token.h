@@ -42,9 +42,10 @@ typedef struct pp_token {
 PP_API pp_status pp_token_make(const void *code, pp_token *token) PP_MUST_CHECK;
 
 /*
- * Whether the code is still there.  PP_E_STALE: the trace was freed or retired, or its pool
- * is gone, whatever has its place; PP_E_FAULT: the two words are no token.  Any words may
- * be passed.  Lock-free and async-signal-safe.
+ * Whether the code is still live.  PP_E_STALE: the trace was freed or retired, or its pool
+ * is gone, whatever has its place.  A token that was stale once stays so, also while another
+ * thread reclaims the trace.  PP_E_FAULT: the two words are no token.  Any words may be
+ * passed.  Lock-free and async-signal-safe.
  */
 PP_API pp_status pp_token_check(const pp_token *token) PP_MUST_CHECK;
 

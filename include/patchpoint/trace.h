@@ -187,22 +187,26 @@ PP_API pp_status pp_trace_link_batch(pp_pool *pool, const pp_trace_desc *const *
 
 /*
  * Release a trace.  No thread may be running it or about to.  PP_E_STALE for a
- * handle that was released, PP_E_FAULT for one that was never given out,
- * PP_E_BUSY while an entry points into it.
+ * handle that was released or retired, PP_E_FAULT for one that was never given out,
+ * PP_E_BUSY while an entry or a pin points into it.  PP_E_SYSTEM, PP_E_NOMEM: with
+ * PP_WX_FLIP, if the kernel refuses to clear the code; the trace is as it was.
  */
 PP_API pp_status pp_trace_free(pp_pool *pool, pp_trace *trace) PP_MUST_CHECK;
 
-/* The entry address, or NULL for a stale handle.  Lock-free. */
+/*
+ * The entry address, or NULL for a stale handle: of a trace that was freed or retired.
+ * Lock-free, async-signal-safe.
+ */
 PP_API const void *pp_trace_entry(const pp_trace *trace);
 
-/* The host's pointer of the description, or NULL. */
+/* The host's pointer of the description, also of a retired trace, or NULL: it is gone. */
 PP_API void *pp_trace_host(const pp_trace *trace);
 
 /* What the trace took.  PP_E_STALE, PP_E_FAULT. */
 PP_API pp_status pp_trace_get_size(const pp_trace *trace, pp_trace_size *size) PP_MUST_CHECK;
 
 /*
- * The live trace whose span holds this address, or NULL.  Lock-free and
+ * The trace whose span holds this address, live or retired, or NULL.  Lock-free and
  * async-signal-safe.
  */
 PP_API pp_trace *pp_trace_at(const void *address);
@@ -212,7 +216,8 @@ PP_API pp_trace *pp_trace_at(const void *address);
 /*
  * For hosts that emit into the final memory: reserve a span, write through
  * `write` while computing addresses from `execute`, then commit or abandon.
- * Both pointers stay valid until then.  A reservation belongs to one thread.
+ * Both pointers stay valid until then.  A reservation belongs to one thread, and ends
+ * once: a copy of the struct is PP_E_STALE from then on, whatever becomes of the trace.
  */
 typedef struct pp_reservation {
     size_t size;         /* set by the caller to sizeof(pp_reservation) */
@@ -230,12 +235,17 @@ PP_API pp_status pp_trace_reserve(pp_pool *pool, size_t capacity, const pp_frame
  * rest.  `desc` may be NULL; of it, name, entry, relocations (applied to the
  * bytes in place; symbols must be near or in the trace itself, because the
  * span has no room for trampolines unless they are shared), host and error
- * count.  On error the reservation stays as it is.
+ * count.  On error the reservation stays as it is.  PP_E_STALE: it was committed or
+ * abandoned, or is the parent's of this child; PP_E_BUSY: another thread is committing it;
+ * PP_E_FAULT: not of this pool; else as pp_trace_link.
  */
 PP_API pp_status pp_trace_commit(pp_pool *pool, pp_reservation *reservation, size_t used,
                                  const pp_trace_desc *desc, pp_trace **trace) PP_MUST_CHECK;
 
-/* Give the reservation back.  PP_E_STALE if it was committed or abandoned. */
+/*
+ * Give the reservation back.  PP_E_STALE: it was committed or abandoned; PP_E_BUSY: another
+ * thread is committing it; PP_E_FAULT: not of this pool.
+ */
 PP_API pp_status pp_trace_abandon(pp_pool *pool, pp_reservation *reservation) PP_MUST_CHECK;
 
 #ifdef __cplusplus

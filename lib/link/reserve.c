@@ -2,10 +2,11 @@
 /*
  * Reservations: spans that a host fills in place before they become traces.
  *
- * A reservation is a live span whose owner is that of reservations with its frame
- * rule.  The host's struct is not trusted: its handle leads to the span, as that of a
- * trace does, and all addresses are taken from there.  A span with another owner was
- * committed; a generation that differs was given back.
+ * A reservation is a span whose owner is that of reservations with its frame rule.  The
+ * host's struct is not trusted: its handle leads to the span, as that of a trace does, and all addresses are
+ * taken from there.  What is done with a reservation begins with a change of owner, for the
+ * span of that generation alone: so of two calls one has it, and a handle that was committed
+ * or abandoned is good for nothing, whatever became of the trace.
  */
 #include <config.h>
 
@@ -73,11 +74,28 @@ static pp_status find_reserved(pp_pool *pool, const pp_reservation *reservation,
         return status;
     if (place.region->pool != pool)
         return PP_E_FAULT;
-    if (!owner_is(place.owner, OWNER_RESERVED) || place.region->inherited)
+    if (place.region->inherited)
+        return PP_E_STALE;
+    if (owner_is(place.owner, OWNER_COMMITTING))
+        return PP_E_BUSY;
+    if (!owner_is(place.owner, OWNER_RESERVED))
         return PP_E_STALE;
     *rule = owner_rule(place.owner);
-    *span = (struct span) { .region = place.region, .exec = place.start, .size = place.size };
+    *span = (struct span) { .region = place.region, .exec = place.start, .size = place.size,
+                            .generation = place.generation };
     return PP_OK;
+}
+
+/* The reservation is this call's alone, in another state; else nothing has changed. */
+static pp_status claim(pp_pool *pool, const pp_reservation *reservation, enum owner_kind state,
+                       struct span *span, const struct frame_rule **rule)
+{
+    pp_status status;
+
+    do {
+        status = find_reserved(pool, reservation, span, rule);
+    } while (status == PP_OK && !span_turn(span, OWNER_RESERVED, state));
+    return status;
 }
 
 static void forget(pp_reservation *reservation)
@@ -161,53 +179,65 @@ static pp_status finish(struct link *link, struct plan *plan, const struct span 
     return status;
 }
 
-pp_status pp_trace_commit(pp_pool *pool, pp_reservation *reservation, size_t used,
-                          const pp_trace_desc *desc, pp_trace **result)
+/* The span is claimed. */
+static pp_status commit(pp_pool *pool, struct span *span, const struct frame_rule *rule, size_t used,
+                        const pp_trace_desc *desc, pp_trace **result)
 {
-    static const pp_trace_desc plain = { .size = sizeof plain };
-    const struct frame_rule *rule;
     struct plan plan;
-    struct span span;
+    pp_status status = validate(desc, used, span->size);
 
-    if (desc == NULL)
-        desc = &plain;
-    if (desc->size < sizeof *desc || result == NULL)
-        return PP_E_ARG;
-    pp_status status = find_reserved(pool, reservation, &span, &rule);
-    if (status != PP_OK)
-        return error_set(desc->error, status, "not an open reservation of this pool");
-    status = validate(desc, used, span.size);
     if (status != PP_OK)
         return status;
     struct link *link = link_of(pool);
     struct trace *trace = link != NULL ? shelves_take(&link->shelves, pool, desc->name) : NULL;
     if (trace == NULL)
         return error_set(desc->error, PP_E_NOMEM, "no memory for the record of a trace");
-    const uint8_t *code = (const uint8_t *) (span.exec + (uintptr_t) span.region->write_delta);
+    const uint8_t *code = (const uint8_t *) (span->exec + (uintptr_t) span->region->write_delta);
     status = plan_open(&plan, pool, link, desc, code, used, true);
     if (status == PP_OK) {
-        status = finish(link, &plan, &span, trace);
+        status = finish(link, &plan, span, trace);
         plan_close(&plan);
     }
     if (status != PP_OK) {
         shelves_give(pool, trace, false);
         return status;
     }
-    pool_shrink(&span, used);
+    pool_shrink(span, used);
     /* What could not be given back belongs to the trace. */
-    plan.bytes.padding += span.size - plan.bytes.total;
-    plan.bytes.total = span.size;
-    trace_describe(trace, &span, &plan, rule);
+    plan.bytes.padding += span->size - plan.bytes.total;
+    plan.bytes.total = span->size;
+    trace_describe(trace, span, &plan, rule);
     trace_publish(&trace, 1, result);
-    forget(reservation);
     return PP_OK;
+}
+
+pp_status pp_trace_commit(pp_pool *pool, pp_reservation *reservation, size_t used,
+                          const pp_trace_desc *desc, pp_trace **result)
+{
+    static const pp_trace_desc plain = { .size = sizeof plain };
+    const struct frame_rule *rule;
+    struct span span;
+
+    if (desc == NULL)
+        desc = &plain;
+    if (desc->size < sizeof *desc || result == NULL)
+        return PP_E_ARG;
+    pp_status status = claim(pool, reservation, OWNER_COMMITTING, &span, &rule);
+    if (status != PP_OK)
+        return error_set(desc->error, status, "not an open reservation of this pool");
+    status = commit(pool, &span, rule, used, desc, result);
+    if (status == PP_OK)
+        forget(reservation);
+    else
+        (void) span_turn(&span, OWNER_COMMITTING, OWNER_RESERVED);
+    return status;
 }
 
 pp_status pp_trace_abandon(pp_pool *pool, pp_reservation *reservation)
 {
     const struct frame_rule *rule;
     struct span span;
-    pp_status status = find_reserved(pool, reservation, &span, &rule);
+    pp_status status = claim(pool, reservation, OWNER_ABANDONED, &span, &rule);
 
     if (status != PP_OK)
         return status;

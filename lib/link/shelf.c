@@ -88,6 +88,7 @@ static bool grow_locked(struct shelf *shelf, pp_pool *pool)
     for (size_t i = RECORDS; i-- > 0;) {
         struct trace *trace = &block->traces[i];
         trace->owner.kind = OWNER_TRACE;
+        trace->retired_owner.kind = OWNER_TRACE_RETIRED;
         trace->retired.is_trace = true;
         trace->shelf = shelf;
         trace->next_free = shelf->free;

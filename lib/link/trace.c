@@ -32,22 +32,17 @@ size_t trace_code_size(const struct trace *trace)
 
 size_t code_bytes_at(const struct code_place *place)
 {
-    if (place->owner == NULL)
+    if (!owner_may_run(place->owner))
         return 0;
-    switch (place->owner->kind) {
-    case OWNER_TRACE: return trace_code_size(trace_of(place));
-    case OWNER_SPAN:
-    case OWNER_SPAN_RETIRED: return place->size;
-    default: return 0;
-    }
+    const struct trace *trace = trace_of(place);
+    return trace != NULL ? trace_code_size(trace) : place->size;
 }
 
 /* ---- counts ----------------------------------------------------------- */
 
-static void set_live_locked(struct trace *trace, bool live)
+static void count_locked(const struct trace *trace, bool add)
 {
-    atomic_store_explicit(&trace->live, live, memory_order_relaxed);
-    count_add(&trace->shelf->counts.traces, live ? 1 : (size_t) -1);
+    count_add(&trace->shelf->counts.traces, add ? 1 : (size_t) -1);
 }
 
 void trace_describe(struct trace *trace, const struct span *span, const struct plan *plan,
@@ -56,8 +51,9 @@ void trace_describe(struct trace *trace, const struct span *span, const struct p
     const pp_trace_desc *desc = plan->desc;
 
     owner_set_rule(&trace->owner, rule);
+    owner_set_rule(&trace->retired_owner, rule);
     trace->span = *span;
-    trace->generation = span_generation(span);
+    trace->generation = span->generation;
     trace->bytes = plan->bytes;
     trace->far_trampolines = plan->far_trampolines;
     atomic_store_explicit(&trace->entry, span->exec + desc->entry, memory_order_relaxed);
@@ -71,21 +67,22 @@ void trace_publish(struct trace *const *traces, size_t count, pp_trace **handles
         struct trace *trace = traces[i];
         handles[i] = (pp_trace *) code_handle(trace->span.region, trace->span.exec,
                                               trace->generation);
-        /* Under the lock, so that nobody who holds it finds an owner that is not live. */
+        /* Under the lock, so that a thread that holds it finds the record and its span agree. */
         pthread_mutex_lock(&trace->shelf->lock);
         trace->holds = 0;
         shelf_count_locked(trace, true);
-        set_live_locked(trace, true);
+        count_locked(trace, true);
+        trace->published = true;
         span_set_owner(&trace->span, &trace->owner);
         pthread_mutex_unlock(&trace->shelf->lock);
     }
 }
 
-/* ---- releasing -------------------------------------------------------- */
+/* ---- giving up -------------------------------------------------------- */
 
 /*
- * The published trace of a handle, with its shelf's lock held in case of success only.
- * A record is published and withdrawn under this lock, so it stays what it is.
+ * The live trace of a handle, with its shelf's lock held in case of success only.
+ * It stays live until a thread that holds this lock changes that.
  */
 static pp_status lock_trace(pp_pool *pool, const pp_trace *handle, struct trace **result)
 {
@@ -96,12 +93,12 @@ static pp_status lock_trace(pp_pool *pool, const pp_trace *handle, struct trace 
         return status;
     if (place.region->pool != pool)
         return PP_E_FAULT;
-    struct trace *trace = trace_of(&place);
+    struct trace *trace = trace_live(&place);
     if (trace == NULL)
         return PP_E_STALE;
     pthread_mutex_lock(&trace->shelf->lock);
-    /* Until then it may have become another's record. */
-    if (!trace_is_live(trace) || !code_place_holds(&place)) {
+    /* Until then it may have been given up, and the record be another trace's. */
+    if (!code_place_holds(&place)) {
         pthread_mutex_unlock(&trace->shelf->lock);
         return PP_E_STALE;
     }
@@ -114,37 +111,84 @@ static void unlock_trace(struct trace *trace)
     pthread_mutex_unlock(&trace->shelf->lock);
 }
 
-pp_status trace_withdraw(pp_pool *pool, const pp_trace *handle, struct trace **result)
+/* The same for a trace that is to be given up: PP_E_BUSY if something holds it. */
+static pp_status lock_unheld(pp_pool *pool, const pp_trace *handle, struct trace **result)
 {
-    struct trace *trace;
+    pp_status status = lock_trace(pool, handle, result);
+    if (status == PP_OK && (*result)->holds != 0) {
+        unlock_trace(*result);
+        return PP_E_BUSY;
+    }
+    return status;
+}
 
-    pp_status status = lock_trace(pool, handle, &trace);
+pp_status trace_retire_locked(pp_pool *pool, const pp_trace *handle, uint64_t ticket,
+                              uintptr_t leads, struct trace **result)
+{
+    pp_status status = lock_unheld(pool, handle, result);
     if (status != PP_OK)
         return status;
-    if (trace->holds != 0)
-        status = PP_E_BUSY;
-    else
-        set_live_locked(trace, false);
+    struct trace *trace = *result;
+    /* Before the owner, by which a search of stacks finds them. */
+    atomic_store_explicit(&trace->retired.ticket, ticket, memory_order_relaxed);
+    trace->retired.leads = leads;
+    span_set_owner(&trace->span, &trace->retired_owner);
+    count_locked(trace, false);
     unlock_trace(trace);
-    if (status == PP_OK)
-        *result = trace;
-    return status;
+    return PP_OK;
+}
+
+/* ---- releasing -------------------------------------------------------- */
+
+static pp_status free_code(const struct trace *trace, const struct owner *owner)
+{
+    const struct code_place place = { .region = trace->span.region, .start = trace->span.exec,
+                                      .owner = owner, .generation = trace->generation };
+    return pool_free_at(&place, NULL);
+}
+
+/*
+ * The code of a trace goes; the lock of its shelf, which is held, is given up.  Where the
+ * kernel may refuse that, the lock is held meanwhile: then the trace is what it was all
+ * along, and nobody saw it go and come back.  Elsewhere it has gone before its first
+ * byte changes.
+ */
+static pp_status free_code_locked(struct trace *trace, bool live)
+{
+    const struct owner *owner = live ? &trace->owner : &trace->retired_owner;
+    bool refusable = trace->span.region->wx == PP_WX_FLIP;
+
+    if (refusable) {
+        pp_status status = free_code(trace, owner);
+        if (status != PP_OK) {
+            unlock_trace(trace);
+            return status;
+        }
+    }
+    if (!refusable && live)
+        span_set_owner(&trace->span, NULL);
+    trace->published = false;
+    if (live)
+        count_locked(trace, false);
+    unlock_trace(trace);
+    return refusable ? PP_OK : free_code(trace, live ? NULL : owner);
+}
+
+/* With the lock of its shelf, which is given up. */
+static pp_status end_locked(pp_pool *pool, struct trace *trace, bool live)
+{
+    pp_status status = free_code_locked(trace, live);
+    if (status != PP_OK)
+        return status;
+    island_drop(trace->span.region, link_of(pool), trace->user);
+    shelves_give(pool, trace, true);
+    return PP_OK;
 }
 
 pp_status trace_end(pp_pool *pool, struct trace *trace)
 {
-    pp_status status;
-
-    /* Whoever looks finds no record from here on: the next trace may have it. */
-    span_set_owner(&trace->span, NULL);
-    status = pool_free(pool, trace->span.exec);
-    if (status != PP_OK) {
-        span_set_owner(&trace->span, &trace->owner);
-        return status;
-    }
-    island_drop(trace->span.region, link_of(pool), trace->user);
-    shelves_give(pool, trace, true);
-    return PP_OK;
+    pthread_mutex_lock(&trace->shelf->lock);
+    return end_locked(pool, trace, false);
 }
 
 pp_status pp_trace_free(pp_pool *pool, pp_trace *handle)
@@ -153,24 +197,18 @@ pp_status pp_trace_free(pp_pool *pool, pp_trace *handle)
 
     if (pool == NULL)
         return PP_E_ARG;
-    pp_status status = trace_withdraw(pool, handle, &trace);
-    if (status != PP_OK)
-        return status;
-    status = trace_end(pool, trace);
-    if (status != PP_OK) {
-        pthread_mutex_lock(&trace->shelf->lock);
-        set_live_locked(trace, true);
-        unlock_trace(trace);
-    }
-    return status;
+    pp_status status = lock_unheld(pool, handle, &trace);
+    return status == PP_OK ? end_locked(pool, trace, true) : status;
 }
+
+/* ---- holding ---------------------------------------------------------- */
 
 pp_status trace_hold(pp_pool *pool, uintptr_t code, pp_trace **handle)
 {
     struct code_place place;
     struct trace *trace;
 
-    if (!code_at(code, &place) || trace_of(&place) == NULL)
+    if (!code_at(code, &place) || trace_live(&place) == NULL)
         return PP_E_FAULT;
     *handle = trace_handle(&place);
     if (lock_trace(pool, *handle, &trace) != PP_OK)
@@ -193,32 +231,28 @@ void trace_release(pp_pool *pool, pp_trace *handle)
 
 /* ---- looking ---------------------------------------------------------- */
 
-static bool find_published(const pp_trace *handle, struct code_place *place)
-{
-    return code_handle_find((uintptr_t) handle, place) == PP_OK && trace_of(place) != NULL;
-}
-
 const void *pp_trace_entry(const pp_trace *handle)
 {
     struct code_place place;
 
-    if (!find_published(handle, &place))
+    if (code_handle_find((uintptr_t) handle, &place) != PP_OK || trace_live(&place) == NULL)
         return NULL;
-    const struct trace *trace = trace_of(&place);
-    if (trace_is_retired(trace))
-        return NULL;
-    uintptr_t entry = atomic_load_explicit(&trace->entry, memory_order_relaxed);
+    uintptr_t entry = atomic_load_explicit(&trace_live(&place)->entry, memory_order_relaxed);
     return code_place_holds(&place) ? (const void *) entry : NULL;
 }
 
+/* Also of a retired trace, and of one that is retired between the two looks. */
 void *pp_trace_host(const pp_trace *handle)
 {
     struct code_place place;
 
-    if (!find_published(handle, &place))
+    if (code_handle_find((uintptr_t) handle, &place) != PP_OK || trace_of(&place) == NULL)
         return NULL;
     void *host = trace_host(trace_of(&place));
-    return code_place_holds(&place) ? host : NULL;
+    /* The record is no other trace's before its span is gone. */
+    atomic_thread_fence(memory_order_acquire);
+    bool same = code_handle_find((uintptr_t) handle, &place) == PP_OK && trace_of(&place) != NULL;
+    return same ? host : NULL;
 }
 
 pp_trace *pp_trace_at(const void *address)
@@ -279,7 +313,7 @@ static bool look(struct trace *trace, void *context)
 {
     struct verification *all = context;
 
-    if (!trace_is_live(trace) && !trace_is_retired(trace))
+    if (!trace->published)
         return true;
     all->status = verify_trace(trace, all->error);
     /* Neighbours mostly share a region; checking one twice does no harm. */
@@ -290,7 +324,7 @@ static bool look(struct trace *trace, void *context)
     return all->status == PP_OK;
 }
 
-/* Retirement is under pool_lock. */
+/* Retirement is under pool_lock, all other changes of a trace's life under its shelf's. */
 pp_status trace_verify_all(struct link *link, pp_pool *pool, pp_error *error)
 {
     struct verification all = { .link = link, .error = error };

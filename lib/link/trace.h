@@ -2,10 +2,11 @@
 /*
  * Traces as the other rooms see them.
  *
- * The owner of a published span is a `struct trace`.  Records never go back to
+ * The owner of a published span is a `struct trace`: its first owner while the trace is
+ * live, its second one from the retirement on (owner.h).  Records never go back to
  * the allocator while the pool lives: a reader that raced with a release reads
  * an old record or that of a newer trace, never freed memory, and finds out by
- * looking the address up again.
+ * looking the address up again.  That look also tells whether the trace is still live.
  */
 #ifndef LINK_TRACE_H
 #define LINK_TRACE_H
@@ -16,6 +17,8 @@
 #include <patchpoint/trace.h>
 
 #include <stdatomic.h>
+#include <stdbool.h>
+#include <stddef.h>
 
 struct island_user;
 struct link;
@@ -24,8 +27,9 @@ struct shelf;
 
 struct trace {
     /* Of the thread that links the trace until it is published; then constant. */
-    _Alignas(16) struct owner owner; /* first; owners of spans are 16-byte aligned.  Its rule is that of
-                                        the description */
+    _Alignas(16) struct owner owner; /* OWNER_TRACE.  Owners of spans are 16-byte aligned; the rule of
+                                        both is that of the description */
+    _Alignas(16) struct owner retired_owner; /* OWNER_TRACE_RETIRED */
     uint32_t generation;
     struct span span;
     struct island_user *user;  /* what it holds of the region's island; NULL: nothing.  Its memory
@@ -37,14 +41,12 @@ struct trace {
 
     struct shelf *shelf;       /* constant: where the record belongs */
 
-    /* Under the shelf's lock. */
+    /* Under the shelf's lock, as are all changes of the span's owner from or to this record. */
     struct trace *next_free;
-    uint32_t holds;            /* entries that point into it */
-    atomic_bool live;          /* published, and nobody has begun to release or retire it; who begins
-                                  has it alone, and may make it live again */
+    uint32_t holds;            /* entries and pins that point into it */
+    bool published;            /* the span is this record's: live or retired, and not about to go */
 
-    struct retired retired;    /* under pool_lock.  Its ticket, which is not 0: no longer live, still
-                                  there */
+    struct retired retired;    /* under pool_lock */
 
     /* Read without a lock. */
     _Atomic uintptr_t entry;
@@ -53,22 +55,25 @@ struct trace {
     _Atomic size_t code_size;
 };
 
-/* The record of the trace at a place, or NULL: unpublished, or a span of the host. */
+/* The record of the live trace at a place, or NULL. */
+static inline struct trace *trace_live(const struct code_place *place)
+{
+    return owner_is(place->owner, OWNER_TRACE) ? (struct trace *) (uintptr_t) place->owner : NULL;
+}
+
+/* The record of the retired trace at a place, or NULL. */
+static inline struct trace *trace_retired(const struct owner *owner)
+{
+    return owner_is(owner, OWNER_TRACE_RETIRED)
+               ? (struct trace *) ((uintptr_t) owner - offsetof(struct trace, retired_owner))
+               : NULL;
+}
+
+/* The record of the trace at a place, live or retired, or NULL: unpublished, or a host's span. */
 static inline struct trace *trace_of(const struct code_place *place)
 {
-    return place->owner != NULL && place->owner->kind == OWNER_TRACE
-               ? (struct trace *) (uintptr_t) place->owner : NULL;
-}
-
-static inline bool trace_is_retired(const struct trace *trace)
-{
-    return atomic_load_explicit(&trace->retired.ticket, memory_order_relaxed) != 0;
-}
-
-/* Without the lock it may have been so a moment ago. */
-static inline bool trace_is_live(const struct trace *trace)
-{
-    return atomic_load_explicit(&trace->live, memory_order_relaxed);
+    struct trace *live = trace_live(place);
+    return live != NULL ? live : trace_retired(place->owner);
 }
 
 /* The handle of the trace at a place. */
@@ -81,24 +86,29 @@ size_t trace_code_size(const struct trace *trace); /* trampolines, literals and 
 
 /*
  * Bytes of code at a place, from its start: of a trace without trampolines, literals
- * and data; of a span of the host all; 0 as long as nothing is published there.
+ * and data; of a span of the host all; 0 unless something that may run is there, live
+ * or retired.
  */
 size_t code_bytes_at(const struct code_place *place);
 
 /*
- * Keep the trace whose code holds this address: pp_trace_free answers PP_E_BUSY
- * until it is released as often.  PP_E_FAULT if no published trace of this
+ * Keep the live trace whose code holds this address: pp_trace_free and pp_trace_retire answer
+ * PP_E_BUSY until it is released as often.  PP_E_FAULT if no live trace of this
  * pool has the address in its code.
  */
 pp_status trace_hold(pp_pool *pool, uintptr_t code, pp_trace **trace) PP_MUST_CHECK;
 void trace_release(pp_pool *pool, pp_trace *trace);
 
-/* The trace of a handle is live no more, and the caller's: pp_trace_free's errors. */
-pp_status trace_withdraw(pp_pool *pool, const pp_trace *handle, struct trace **trace) PP_MUST_CHECK;
+/*
+ * A live trace becomes a retired one, with this ticket and `leads` (memory/retired.h):
+ * pp_trace_retire's errors.  With pool_lock held.
+ */
+pp_status trace_retire_locked(pp_pool *pool, const pp_trace *handle, uint64_t ticket,
+                              uintptr_t leads, struct trace **trace) PP_MUST_CHECK;
 
 /*
- * Free the code, record and references of a trace that was withdrawn, and is in no
- * list.  PP_E_SYSTEM, PP_E_NOMEM: the code could not be cleared, all is as before.
+ * Free the code, record and references of a retired trace that is in no list.
+ * PP_E_SYSTEM, PP_E_NOMEM: the code could not be cleared, and the trace is still retired.
  */
 pp_status trace_end(pp_pool *pool, struct trace *trace) PP_MUST_CHECK;
 

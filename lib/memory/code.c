@@ -1,8 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Spans of the host.  The state of one is its owner, which changes in one step: from
- * open to published and back, and to the record of whoever retires it.  The owner of
- * each state is its frame rule's.  All checks come before the first change.
+ * Spans of the host.  The state of one is its owner, which changes in one step (owner.h).  The
+ * owner of each state is its frame rule's.  All checks come before the first change.
  */
 #include <config.h>
 
@@ -279,7 +278,8 @@ pp_status pp_span_split(pp_pool *pool, pp_span *span, size_t at, pp_span **tail)
         return PP_E_ARG;
     pp_status status = find_ours(pool, span, &place, NULL);
     if (status == PP_OK)
-        status = region_split(place.region, place.start, place.generation, at, &generation);
+        status = region_split(place.region, place.start, place.generation, &span_any.owner, at,
+                              &generation);
     if (status == PP_OK)
         *tail = (pp_span *) code_handle(place.region, place.start + at, generation);
     return status;

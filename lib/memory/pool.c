@@ -416,7 +416,7 @@ void pool_discard(const struct span *span)
 void pool_shrink(struct span *span, size_t size)
 {
     size_t bytes;
-    if (region_shrink(span->region, span->exec, 0, size, &bytes) != PP_OK)
+    if (region_shrink(span->region, span->exec, 0, NULL, size, &bytes) != PP_OK)
         return;
     span->size = size;
     count_down(span->region->pool, bytes);
@@ -425,8 +425,8 @@ void pool_shrink(struct span *span, size_t size)
 pp_status pool_shrink_at(const struct code_place *place, size_t size)
 {
     size_t bytes;
-    pp_status status =
-        region_shrink(place->region, place->start, place->generation, size, &bytes);
+    pp_status status = region_shrink(place->region, place->start, place->generation,
+                                     &span_any.owner, size, &bytes);
     if (status == PP_OK)
         count_down(place->region->pool, bytes);
     return status;

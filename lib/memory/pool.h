@@ -66,6 +66,7 @@ pp_status pool_free_at(const struct code_place *place, pp_error *error);
 pp_status pool_free_span(struct region *region, uintptr_t exec, uint32_t generation,
                          const struct owner *owner);
 
+/* Of a span of the host that is not retired. */
 pp_status pool_shrink_at(const struct code_place *place, size_t size);
 
 /*

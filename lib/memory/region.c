@@ -255,14 +255,22 @@ static pp_status cut_locked(struct region *region, const struct span_info *info,
     return PP_OK;
 }
 
-pp_status region_shrink(struct region *region, uintptr_t exec, uint32_t generation, size_t size,
-                        size_t *bytes)
+/* The live span that starts there, of this generation and owner. */
+static bool find_locked(const struct region *region, uintptr_t exec, uint32_t generation,
+                        const struct owner *owner, struct span_info *info)
+{
+    return span_space_starting(&region->spans, exec - region->code_lo, info) &&
+           is_generation(info, generation) && is_owner(info, owner);
+}
+
+pp_status region_shrink(struct region *region, uintptr_t exec, uint32_t generation,
+                        const struct owner *owner, size_t size, size_t *bytes)
 {
     struct span_info info;
-    size_t offset = exec - region->code_lo, unit = (size_t) 1 << region->spans.shift;
+    size_t unit = (size_t) 1 << region->spans.shift;
     pthread_mutex_lock(&region->lock);
     pp_status status = PP_E_STALE;
-    if (span_space_starting(&region->spans, offset, &info) && is_generation(&info, generation)) {
+    if (find_locked(region, exec, generation, owner, &info)) {
         size_t keep = (size + unit - 1) & -unit;
         status = size == 0 || size > info.size ? PP_E_ARG : PP_OK;
         if (status == PP_OK)
@@ -274,14 +282,14 @@ pp_status region_shrink(struct region *region, uintptr_t exec, uint32_t generati
     return status;
 }
 
-pp_status region_split(struct region *region, uintptr_t exec, uint32_t generation, size_t at,
-                       uint32_t *tail_generation)
+pp_status region_split(struct region *region, uintptr_t exec, uint32_t generation,
+                       const struct owner *owner, size_t at, uint32_t *tail_generation)
 {
     struct span_info info;
     size_t offset = exec - region->code_lo, unit = (size_t) 1 << region->spans.shift;
     pthread_mutex_lock(&region->lock);
     pp_status status = PP_E_STALE;
-    if (span_space_starting(&region->spans, offset, &info) && is_generation(&info, generation)) {
+    if (find_locked(region, exec, generation, owner, &info)) {
         status = at == 0 || at % unit != 0 || at >= info.size ? PP_E_ARG : PP_OK;
         if (status == PP_OK && !span_space_split(&region->spans, offset, at))
             status = PP_E_NOMEM;

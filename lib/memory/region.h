@@ -126,15 +126,15 @@ pp_status region_alloc(struct region *region, bool wait, size_t size, size_t ali
  */
 pp_status region_free(struct region *region, uintptr_t exec, uint32_t generation,
                       const struct owner *owner, size_t *bytes, pp_error *error);
-pp_status region_shrink(struct region *region, uintptr_t exec, uint32_t generation, size_t size,
-                        size_t *bytes);
+pp_status region_shrink(struct region *region, uintptr_t exec, uint32_t generation,
+                        const struct owner *owner, size_t size, size_t *bytes);
 
 /*
  * Make two spans of one, of the same owner, the second one `at` bytes from the start,
  * of a generation of its own.  PP_E_STALE, PP_E_ARG (not a unit inside), PP_E_NOMEM.
  */
-pp_status region_split(struct region *region, uintptr_t exec, uint32_t generation, size_t at,
-                       uint32_t *tail_generation);
+pp_status region_split(struct region *region, uintptr_t exec, uint32_t generation,
+                       const struct owner *owner, size_t at, uint32_t *tail_generation);
 
 /*
  * From one owner to another: false, and nothing changed, if the live span there is

@@ -13,7 +13,8 @@
 
 struct retired {
     struct retired *next;      /* in a list of the pool; pool_lock */
-    _Atomic uint64_t ticket;   /* the first one that covers it; 0: not retired.  pool_lock to write */
+    _Atomic uint64_t ticket;   /* the first one that covers it.  pool_lock to write; of no meaning
+                                  unless the owner of the span is a retired one */
     uintptr_t leads;           /* code that a thread in it may be on its way to, which nothing else
                                   shows; 0: none.  Constant while retired */
     atomic_bool held;          /* found on a stack by a reclaim that is going on */

@@ -57,6 +57,12 @@ pp_status pp_emit_site_cold(pp_site *handle, int64_t hot, void *buffer, size_t c
     return status;
 }
 
+/* The host has put code there: in a trace or span, retired and open ones too. */
+static bool is_code(const struct owner *owner)
+{
+    return owner_may_run(owner) || owner_is_host(owner);
+}
+
 /* Whether what is at `cold` is this site's; only the call's distance is the linker's. */
 static bool is_cold(struct site *site, const uint8_t *hot, const uint8_t *cold)
 {
@@ -65,7 +71,7 @@ static bool is_cold(struct site *site, const uint8_t *hot, const uint8_t *cold)
     pp_site_layout layout;
     const int64_t distance = (int64_t) ((uintptr_t) hot - (uintptr_t) cold);
     if (emit_cold(site, distance, bytes, sizeof bytes, &layout) != PP_OK
-        || !code_at((uintptr_t) cold, &place) || place.owner == NULL
+        || !code_at((uintptr_t) cold, &place) || !is_code(place.owner)
         || place.start + place.size - (uintptr_t) cold < layout.bytes)
         return false;
     const size_t call = layout.relocs[0].offset;

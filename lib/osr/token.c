@@ -11,22 +11,27 @@
 
 #include <stdbool.h>
 
-/* The live trace whose code holds an address, with its handle. */
-static bool find(uintptr_t code, struct code_place *place)
+/*
+ * Whether the place was a live trace's, and still is.  *inside: the address is an instruction's
+ * in its code.
+ */
+static bool is_live(const struct code_place *place, uintptr_t code, bool *inside)
 {
-    if (!isa_is_aligned(&isa_host, code) || !code_at(code, place))
+    const struct trace *trace = trace_live(place);
+    if (trace == NULL)
         return false;
-    const struct trace *trace = trace_of(place);
-    return trace != NULL && code - place->start < trace_code_size(trace) && !trace_is_retired(trace)
-        && code_place_holds(place);
+    *inside = isa_is_aligned(&isa_host, code) && code - place->start < trace_code_size(trace);
+    return code_place_holds(place);
 }
 
 pp_status pp_token_make(const void *code, pp_token *token)
 {
     struct code_place place;
+    bool inside;
     if (code == NULL || token == NULL)
         return PP_E_ARG;
-    if (!find((uintptr_t) code, &place))
+    if (!code_at((uintptr_t) code, &place) || !is_live(&place, (uintptr_t) code, &inside)
+        || !inside)
         return PP_E_FAULT;
     *token = (pp_token) { .code = (uintptr_t) code, .trace = (uintptr_t) trace_handle(&place) };
     return PP_OK;
@@ -35,19 +40,16 @@ pp_status pp_token_make(const void *code, pp_token *token)
 pp_status pp_token_check(const pp_token *token)
 {
     struct code_place place;
+    bool inside;
     if (token == NULL)
         return PP_E_ARG;
     pp_status status = code_handle_find(token->trace, &place);
     if (status != PP_OK)
         return status;
-    if (trace_of(&place) == NULL)
+    if (!is_live(&place, token->code, &inside))
         return PP_E_STALE;
     /* The trace is there: the address is good, or the words do not belong together. */
-    bool inside = token->code - place.start < trace_code_size(trace_of(&place));
-    bool retired = trace_is_retired(trace_of(&place));
-    if (!code_place_holds(&place) || retired)
-        return PP_E_STALE;
-    return inside && isa_is_aligned(&isa_host, token->code) ? PP_OK : PP_E_FAULT;
+    return inside ? PP_OK : PP_E_FAULT;
 }
 
 const void *pp_token_code(const pp_token *token)

@@ -103,13 +103,12 @@ static pp_status check_span(const struct patch_step *step, const struct code_pla
                             size_t index, pp_error *error)
 {
     const struct owner *owner = place->owner;
-    struct trace *trace = trace_of(place);
     uintptr_t handle = (uintptr_t) step->patch->handle;
     if (handle != 0 && handle != code_place_handle(place))
         return error_set(error, PP_E_STALE, "patch %zu: another trace or span is there", index);
     if (owner_is_open(owner))
         return error_set(error, PP_E_BUSY, "patch %zu: the span is being written", index);
-    if (!owner_is(owner, OWNER_SPAN) && (trace == NULL || !trace_is_live(trace)))
+    if (!owner_is_live(owner))
         return error_set(error, PP_E_STALE, "patch %zu: the code is not published, or retired",
                          index);
     return PP_OK;

@@ -41,9 +41,10 @@ static struct retired_span *span_from(const struct retired *retired)
 
 struct retired *retired_of(const struct owner *owner)
 {
-    if (owner != NULL && owner->kind == OWNER_TRACE)
-        return &((struct trace *) (uintptr_t) owner)->retired;
-    if (owner != NULL && owner->kind == OWNER_SPAN_RETIRED)
+    struct trace *trace = trace_retired(owner);
+    if (trace != NULL)
+        return &trace->retired;
+    if (owner_is(owner, OWNER_SPAN_RETIRED))
         return &((struct retired_span *) (uintptr_t) owner)->retired;
     return NULL;
 }
@@ -110,16 +111,13 @@ static void append_locked(pp_pool *pool, struct retired *retired)
 pp_status trace_retire(pp_pool *pool, pp_trace *handle, uintptr_t leads)
 {
     struct trace *trace;
-    pp_status status = trace_withdraw(pool, handle, &trace);
-    if (status != PP_OK)
-        return status;
     pool_lock(pool);
-    atomic_store_explicit(&trace->retired.ticket, next_ticket(&pool->retirement),
-                          memory_order_relaxed);
-    trace->retired.leads = leads;
-    append_locked(pool, &trace->retired);
+    pp_status status = trace_retire_locked(pool, handle, next_ticket(&pool->retirement), leads,
+                                           &trace);
+    if (status == PP_OK)
+        append_locked(pool, &trace->retired);
     pool_unlock(pool);
-    return PP_OK;
+    return status;
 }
 
 pp_status pp_trace_retire(pp_pool *pool, pp_trace *handle)
@@ -132,12 +130,14 @@ static pp_status retire_span_locked(pp_pool *pool, const struct code_place *plac
     struct retired_span *record = take_record_locked(pool);
     if (record == NULL)
         return PP_E_NOMEM;
-    record->span = (struct span){ place->region, place->start, place->size, place->generation };
+    record->span = (struct span){ .region = place->region, .exec = place->start,
+                                  .generation = place->generation };
     atomic_store_explicit(&record->retired.ticket, next_ticket(&pool->retirement),
                           memory_order_relaxed);
     owner_set_rule(&record->owner, owner_rule(place->owner));
     /* A free beside this call looks at the owner under the region's lock, as this does. */
-    if (!span_pass(&record->span, place->owner, &record->owner)) {
+    if (!region_pass(place->region, place->start, place->generation, place->owner, &record->owner,
+                     &record->span.size)) {
         give_record_locked(pool, record);
         return PP_E_STALE;
     }
@@ -222,7 +222,10 @@ static void keep_locked(struct retirement *retirement, struct retired *retired)
     retirement->kept = retired;
 }
 
-/* Put back what a stack holds; the rest is retired no more. */
+/*
+ * Put back what a stack holds.  The rest stays retired until it is gone, since the kernel
+ * may refuse to clear it.
+ */
 static void sort_locked(struct retirement *retirement, struct harvest *harvest,
                         pp_reclaim_result *result)
 {
@@ -237,8 +240,6 @@ static void sort_locked(struct retirement *retirement, struct harvest *harvest,
         }
         retired->next = harvest->first;
         harvest->first = retired;
-        if (retired->is_trace)
-            atomic_store_explicit(&retired->ticket, 0, memory_order_relaxed);
     }
 }
 
@@ -254,17 +255,15 @@ static pp_status release(pp_pool *pool, struct retired *retired)
         .owner = &record->owner,
     };
     pp_status status = pool_free_at(&place, NULL);
-    if (status == PP_OK || status == PP_E_STALE) {
+    if (status == PP_OK) {
         pool_lock(pool);
         give_record_locked(pool, record);
         pool_unlock(pool);
-        return PP_OK;
     }
     return status;
 }
 
-static pp_status release_all(pp_pool *pool, uint64_t ticket, struct retired *first,
-                             pp_reclaim_result *result)
+static pp_status release_all(pp_pool *pool, struct retired *first, pp_reclaim_result *result)
 {
     struct retirement *retirement = &pool->retirement;
     pp_status status = PP_OK;
@@ -281,7 +280,6 @@ static pp_status release_all(pp_pool *pool, uint64_t ticket, struct retired *fir
         /* It could not be cleared, and stays as it was. */
         status = released;
         pool_lock(pool);
-        atomic_store_explicit(&retired->ticket, ticket, memory_order_relaxed);
         count(retirement, retired, true);
         keep_locked(retirement, retired);
         pool_unlock(pool);
@@ -308,7 +306,7 @@ pp_status pp_reclaim(pp_pool *pool, pp_ticket ticket, const pp_stack *stacks, si
     sort_locked(retirement, &harvest, &sum);
     pool_unlock(pool);
     sum.waiting = harvest.waiting;
-    pp_status status = release_all(pool, ticket, harvest.first, &sum);
+    pp_status status = release_all(pool, harvest.first, &sum);
     if (result != NULL)
         sized_write(result, &sum, sizeof sum);
     return status;

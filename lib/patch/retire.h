@@ -21,7 +21,7 @@ struct retired_span {
  */
 pp_status trace_retire(pp_pool *pool, pp_trace *trace, uintptr_t leads) PP_MUST_CHECK;
 
-/* What retires is at `place`, or NULL. */
+/* What is retired there, if this is the owner of a span, or NULL. */
 struct retired *retired_of(const struct owner *owner);
 
 /* The span of what was retired. */

@@ -33,16 +33,14 @@ static struct watch **bucket_of(struct watch_table *table, uint64_t key)
     return &table->buckets[(key * UINT64_C(0x9e3779b97f4a7c15)) >> 32 & (table->capacity - 1)];
 }
 
-/* Guards are in nobody's code. */
+/* Guards are in no code. */
 static bool is_there(const struct watch *watch)
 {
     struct code_place place;
     if (watch->patch.protocol == PP_PATCH_GUARD)
         return true;
-    if (code_handle_find((uintptr_t) watch->patch.handle, &place) != PP_OK || place.owner == NULL)
-        return false;
-    const struct trace *trace = trace_of(&place);
-    return trace != NULL ? trace_is_live(trace) : owner_is_host(place.owner);
+    return code_handle_find((uintptr_t) watch->patch.handle, &place) == PP_OK &&
+           (owner_is_live(place.owner) || owner_is_host(place.owner));
 }
 
 static void take_out(struct watch_table *table, struct watch **at)
