@@ -5,6 +5,8 @@
 #include "patching.h"
 
 #include <check.h>
+#include <pthread.h>
+#include <stdatomic.h>
 #include <stdbool.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -413,15 +415,111 @@ START_TEST(only_what_is_published_is_patched)
     ck_assert_int_eq(pp_span_publish(pool, &span, 1, NULL), PP_OK);
     assert_applies(&patch, 1, NULL);
     ck_assert_int_eq(pp_span_retire(pool, span), PP_OK);
-    patch = make_patch(code, SITE, 1, 2, CODE_PROTOCOL);
-    assert_refused(&patch, 1, PP_E_STALE, "retired", code);
-    other = make_patch(traced, SITE, 1, 2, CODE_PROTOCOL);
     ck_assert_int_eq(pp_trace_retire(pool, trace), PP_OK);
-    assert_refused(&other, 1, PP_E_STALE, "retired", traced);
     pp_reclaim_result result = { .size = sizeof result };
     ck_assert_int_eq(pp_reclaim(pool, pp_retire_ticket(pool), NULL, 0, &result), PP_OK);
     ck_assert_uint_eq(result.freed, 2);
     assert_refused(&patch, 1, PP_E_STALE, "nothing is there", code);
+    pp_reservation reservation = { .size = sizeof reservation };
+    ck_assert_int_eq(pp_trace_reserve(pool, SIZE, NULL, &reservation, NULL), PP_OK);
+    patch.address = reservation.execute;
+    ck_assert_int_eq(apply(&patch, 1, NULL), PP_E_STALE);
+    ck_assert_int_eq(pp_trace_abandon(pool, &reservation), PP_OK);
+    stop();
+}
+END_TEST
+
+static int hold(void *host) { (void) host; return 0; }
+static void let_go(void *host) { (void) host; }
+
+/* Retired code runs until it is reclaimed, and is patched like any other: by address or handle. */
+START_TEST(retired_code_is_patched)
+{
+    uint8_t *code, *traced;
+    if (!start_in(modes[_i].wx))
+        return;
+    pp_patch_protocol protocol = modes[_i].wx == PP_WX_FLIP ? PP_PATCH_STOPPED : CODE_PROTOCOL;
+    pp_span *span = make_span(SITE, LENGTH, &code);
+    pp_trace *trace = make_trace(&traced);
+    pp_patch patches[] = { make_patch(code, SITE, -1, 1, protocol),
+                           make_patch(traced, SITE, -1, 1, protocol) }, back[2];
+    patches[0].handle = span;
+    patches[1].handle = trace;
+    ck_assert_int_eq(pp_span_retire(pool, span), PP_OK);
+    ck_assert_int_eq(pp_trace_retire(pool, trace), PP_OK);
+    pp_patch_options options = { .size = sizeof options, .stop = hold, .start = let_go,
+                                 .journal = back, .error = &reason };
+    ck_assert_msg(pp_patch_apply(pool, patches, 2, &options) == PP_OK, "%s", reason.text);
+    ck_assert_int_eq(run(code), 1);
+    ck_assert_int_eq(run(traced), 1);
+    options.journal = NULL;
+    ck_assert_msg(pp_patch_apply(pool, back, 2, &options) == PP_OK, "%s", reason.text);
+    ck_assert_int_eq(run(code), 0);
+    ck_assert_int_eq(run(traced), 0);
+    ck_assert_int_eq(pp_reclaim(pool, pp_retire_ticket(pool), NULL, 0, NULL), PP_OK);
+    ck_assert_int_eq(pp_patch_apply(pool, &patches[0], 1, &options), PP_E_STALE);
+    ck_assert_int_eq(pp_patch_apply(pool, &patches[1], 1, &options), PP_E_STALE);
+    stop();
+}
+END_TEST
+
+enum { PIECES = 24, PIECE_ROUNDS = 300 };
+static _Atomic(uint8_t *) pieces[PIECES];
+static atomic_bool over;
+
+/* Each patch finds the piece that it was made for, or nothing. */
+static void *patch_pieces(void *unused)
+{
+    (void) unused;
+    for (unsigned n = 0; !atomic_load(&over); n++) {
+        const uint8_t *code = atomic_load(&pieces[n % PIECES]);
+        if (code == NULL)
+            continue;
+        pp_trace *trace = pp_trace_at(code);
+        if (trace == NULL || pp_trace_host(trace) != pool)
+            continue;
+        pp_patch patch = make_patch(code, SITE, -1, 1, CODE_PROTOCOL);
+        patch.handle = trace;
+        pp_status status = pp_patch_apply(pool, &patch, 1, NULL);
+        if (status != PP_OK && status != PP_E_STALE && status != PP_E_BUSY)
+            return (void *) "a patch was neither done nor stale";
+    }
+    return NULL;
+}
+
+/* What has the place of reclaimed code is never written to: its sites are nops as before. */
+START_TEST(patches_race_with_reclaims)
+{
+    pthread_t threads[2];
+    pp_trace *traces[PIECES];
+    void *complaint;
+    if (!start_in(modes[_i].wx))
+        return;
+    atomic_store(&over, false);
+    for (unsigned i = 0; i < 2; i++)
+        ck_assert_int_eq(pthread_create(&threads[i], NULL, patch_pieces, NULL), 0);
+    for (unsigned round = 0; round < PIECE_ROUNDS; round++) {
+        void *host = round % 2 == 0 ? pool : NULL;
+        for (unsigned i = 0; i < PIECES; i++) {
+            uint8_t bytes[SIZE];
+            write_function(bytes, SITE, LENGTH);
+            pp_trace_desc desc = { .size = sizeof desc, .code = bytes, .code_size = SIZE,
+                                   .host = host };
+            ck_assert_int_eq(pp_trace_link(pool, &desc, &traces[i]), PP_OK);
+            atomic_store(&pieces[i], (uint8_t *) (uintptr_t) pp_trace_entry(traces[i]));
+        }
+        for (unsigned i = 0; i < PIECES; i++) {
+            long value = run(pieces[i]);
+            ck_assert_msg(value == 0 || (value == 1 && host != NULL), "%ld", value);
+            ck_assert_int_eq(pp_trace_retire(pool, traces[i]), PP_OK);
+        }
+        ck_assert_int_eq(pp_reclaim(pool, pp_retire_ticket(pool), NULL, 0, NULL), PP_OK);
+    }
+    atomic_store(&over, true);
+    for (unsigned i = 0; i < 2; i++) {
+        ck_assert_int_eq(pthread_join(threads[i], &complaint), 0);
+        ck_assert_msg(complaint == NULL, "%s", (const char *) complaint);
+    }
     stop();
 }
 END_TEST
@@ -473,6 +571,8 @@ int main(void)
 #endif
     tcase_add_test(tests, flip_pages_are_not_written_under_threads);
     tcase_add_test(tests, only_what_is_published_is_patched);
+    tcase_add_loop_test(tests, retired_code_is_patched, 0, MODES);
+    tcase_add_loop_test(tests, patches_race_with_reclaims, 0, LIVE_MODES);
     tcase_add_test(tests, children_keep_their_code);
     suite_add_tcase(suite, tests);
     SRunner *runner = srunner_create(suite);

@@ -13,6 +13,8 @@
 #include <stdatomic.h>
 #include <stdbool.h>
 #include <stdio.h>
+#include <sys/wait.h>
+#include <unistd.h>
 
 static pp_pool *pool;
 static pp_error reason;
@@ -236,7 +238,7 @@ END_TEST
 
 /* ---- code that goes --------------------------------------------------- */
 
-enum how { FREED, RETIRED, RECLAIMED, WAYS };
+enum how { FREED, RECLAIMED, WAYS };
 
 static void let_go(enum how how, pp_trace *trace, pp_span *span)
 {
@@ -247,8 +249,7 @@ static void let_go(enum how how, pp_trace *trace, pp_span *span)
     }
     ck_assert_int_eq(pp_trace_retire(pool, trace), PP_OK);
     ck_assert_int_eq(pp_span_retire(pool, span), PP_OK);
-    if (how == RECLAIMED)
-        ck_assert_int_eq(pp_reclaim(pool, pp_retire_ticket(pool), NULL, 0, NULL), PP_OK);
+    ck_assert_int_eq(pp_reclaim(pool, pp_retire_ticket(pool), NULL, 0, NULL), PP_OK);
 }
 
 /* The same bytes at the same addresses are not touched by a fire for what was there before. */
@@ -265,15 +266,116 @@ START_TEST(watches_go_with_their_code)
     ck_assert_int_eq(pp_watch_remove(pool, 1, code), PP_E_STALE);
     make_trace(5, &again[0]);
     make_span(50, &again[1]);
-    if (_i != RETIRED) {
-        ck_assert_ptr_eq(again[0], traced);
-        ck_assert_ptr_eq(again[1], code);
-        ck_assert_int_eq(watch(2, code), PP_OK);
-    }
+    ck_assert_ptr_eq(again[0], traced);
+    ck_assert_ptr_eq(again[1], code);
+    ck_assert_int_eq(watch(2, code), PP_OK);
     assert_result(fire(1, PP_OK), 0, 0, 0, 2);
     ck_assert_int_eq(run(traced), 5);
     ck_assert_int_eq(run(code), 50);
     assert_result(fire(1, PP_OK), 0, 0, 0, 0);
+    stop();
+}
+END_TEST
+
+/* Retired code may still run: fires reach it, and watches can be added and removed. */
+START_TEST(retired_code_is_watched)
+{
+    const uint8_t *traced, *code;
+    start();
+    pp_trace *trace = make_trace(5, &traced);
+    pp_span *span = make_span(50, &code);
+    ck_assert_int_eq(watch(1, traced), PP_OK);
+    ck_assert_int_eq(watch(1, code), PP_OK);
+    ck_assert_int_eq(watch(2, traced), PP_OK);
+    ck_assert_int_eq(pp_trace_retire(pool, trace), PP_OK);
+    ck_assert_int_eq(pp_span_retire(pool, span), PP_OK);
+    ck_assert_uint_eq(pp_watch_count(pool, 1), 2);
+    ck_assert_int_eq(watch(3, code), PP_OK);
+    ck_assert_int_eq(watch(3, code), PP_E_BUSY);
+    ck_assert_int_eq(pp_watch_remove(pool, 2, traced), PP_OK);
+    assert_result(fire(1, PP_OK), 2, 0, 0, 0);
+    ck_assert_int_eq(run(traced), 6);
+    ck_assert_int_eq(run(code), 51);
+    assert_result(fire(3, PP_OK), 0, 1, 0, 0);
+    assert_result(fire(1, PP_OK), 0, 0, 0, 0);
+    ck_assert_int_eq(watch(4, traced), PP_OK);
+    ck_assert_int_eq(pp_reclaim(pool, pp_retire_ticket(pool), NULL, 0, NULL), PP_OK);
+    ck_assert_uint_eq(pp_watch_count(pool, 4), 0);
+    assert_result(fire(4, PP_OK), 0, 0, 0, 1);
+    ck_assert_int_eq(watch(5, code), PP_E_STALE);
+    stop();
+}
+END_TEST
+
+/* Code that a stack holds was not reclaimed. */
+START_TEST(held_code_is_watched)
+{
+    const uint8_t *code;
+    start();
+    pp_trace *trace = make_trace(5, &code);
+    ck_assert_int_eq(watch(1, code), PP_OK);
+    ck_assert_int_eq(pp_trace_retire(pool, trace), PP_OK);
+    const uint64_t word = (uintptr_t) code + 4;
+    pp_stack stack = { .registers = &word, .register_count = 1 };
+    pp_reclaim_result result = { .size = sizeof result };
+    ck_assert_int_eq(pp_reclaim(pool, pp_retire_ticket(pool), &stack, 1, &result), PP_OK);
+    ck_assert_uint_eq(result.held, 1);
+    ck_assert_uint_eq(pp_watch_count(pool, 1), 1);
+    assert_result(fire(1, PP_OK), 1, 0, 0, 0);
+    ck_assert_int_eq(run(code), 6);
+    stop();
+}
+END_TEST
+
+/* The table makes room for new watches: not at the cost of those of retired code. */
+START_TEST(growth_keeps_watches_of_retired_code)
+{
+    enum { OLD = 40, MANY = 1000 };
+    static const uint8_t *code[OLD], *other;
+    start();
+    for (unsigned i = 0; i < OLD; i++) {
+        pp_trace *trace = make_trace((uint8_t) i, &code[i]);
+        ck_assert_int_eq(watch(1, code[i]), PP_OK);
+        ck_assert_int_eq(pp_trace_retire(pool, trace), PP_OK);
+    }
+    make_trace(5, &other);
+    for (unsigned i = 0; i < MANY; i++)
+        ck_assert_int_eq(watch(100 + i, other), PP_OK);
+    ck_assert_uint_eq(pp_watch_count(pool, 1), OLD);
+    assert_result(fire(1, PP_OK), OLD, 0, 0, 0);
+    for (unsigned i = 0; i < OLD; i++)
+        ck_assert_int_eq(run(code[i]), (int) i + 1);
+    stop();
+}
+END_TEST
+
+/* A child has the retired code and its watches, and cannot write; its parent waits for it. */
+START_TEST(children_keep_their_retired_code)
+{
+    const uint8_t *code;
+    int go[2];
+    start();
+    pp_trace *trace = make_trace(5, &code);
+    ck_assert_int_eq(watch(1, code), PP_OK);
+    ck_assert_int_eq(pp_trace_retire(pool, trace), PP_OK);
+    ck_assert_int_eq(pipe(go), 0);
+    pid_t child = fork();
+    ck_assert_int_ge(child, 0);
+    if (child == 0) {
+        char byte;
+        close(go[1]);
+        if (pp_watch_fire(pool, 1, NULL, NULL) != PP_E_UNSUPPORTED || pp_watch_count(pool, 1) != 1)
+            _exit(1);
+        _exit(read(go[0], &byte, 1) == 0 && run(code) == 5 ? 0 : 2);
+    }
+    close(go[0]);
+    assert_result(fire(1, PP_E_BUSY), 0, 0, 1, 0);
+    close(go[1]);
+    int status;
+    ck_assert_int_eq(waitpid(child, &status, 0), child);
+    ck_assert_msg(WIFEXITED(status) && WEXITSTATUS(status) == 0, "status %#x", status);
+    assert_result(fire(1, PP_OK), 1, 0, 0, 0);
+    ck_assert_int_eq(run(code), 6);
     stop();
 }
 END_TEST
@@ -297,6 +399,37 @@ START_TEST(watches_of_gone_code_take_no_more_memory)
 END_TEST
 
 /* ---- threads ---------------------------------------------------------- */
+
+static void *run_until_told(void *code)
+{
+    run(code);
+    return NULL;
+}
+
+/* A loop that its assumption keeps up is left when that breaks, however old the code is. */
+START_TEST(a_thread_leaves_retired_code)
+{
+    static const uint8_t *code;
+    uint8_t bytes[SIZE];
+    pp_trace *trace = NULL;
+    pthread_t thread;
+    size_t size;
+    start();
+    write_function(bytes, 5);
+    /* Behind the site: back to it, instead of to the first ending. */
+    ck_assert_int_eq(pp_emit_jump(PP_ARCH_HOST, bytes + 8, bytes, bytes + 8, 8, &size), PP_OK);
+    pp_trace_desc desc = { .size = sizeof desc, .code = bytes, .code_size = SIZE };
+    ck_assert_int_eq(pp_trace_link(pool, &desc, &trace), PP_OK);
+    code = pp_trace_entry(trace);
+    ck_assert_int_eq(watch(1, code), PP_OK);
+    ck_assert_int_eq(pthread_create(&thread, NULL, run_until_told, (void *) (uintptr_t) code), 0);
+    usleep(20000);
+    ck_assert_int_eq(pp_trace_retire(pool, trace), PP_OK);
+    assert_result(fire(1, PP_OK), 1, 0, 0, 0);
+    ck_assert_int_eq(pthread_join(thread, NULL), 0); /* the test's time limit */
+    stop();
+}
+END_TEST
 
 enum { KEYS = 8, ROUNDS = 3000 };
 static atomic_bool over;
@@ -337,6 +470,8 @@ START_TEST(fires_race_with_releases)
         ck_assert(value == 5 || value == 6);
         if (i % 3 == 0) {
             ck_assert_int_eq(pp_trace_retire(pool, trace), PP_OK);
+            value = run(code);
+            ck_assert(value == 5 || value == 6);
             ck_assert_int_eq(pp_reclaim(pool, pp_retire_ticket(pool), NULL, 0, NULL), PP_OK);
         } else {
             ck_assert_int_eq(pp_trace_free(pool, trace), PP_OK);
@@ -366,6 +501,11 @@ int main(void)
     tcase_add_test(tests, what_is_refused_stays_watched);
     tcase_add_test(tests, wrong_watches_are_refused);
     tcase_add_loop_test(tests, watches_go_with_their_code, 0, WAYS);
+    tcase_add_test(tests, retired_code_is_watched);
+    tcase_add_test(tests, held_code_is_watched);
+    tcase_add_test(tests, growth_keeps_watches_of_retired_code);
+    tcase_add_test(tests, children_keep_their_retired_code);
+    tcase_add_test(tests, a_thread_leaves_retired_code);
     tcase_add_test(tests, watches_of_gone_code_take_no_more_memory);
     tcase_add_test(tests, fires_race_with_releases);
     suite_add_tcase(suite, tests);

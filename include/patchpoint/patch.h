@@ -23,6 +23,10 @@
  * goes on behind it.  What the old bytes led to has to stay until no thread can be on
  * its way there (retire.h).
  *
+ * Retired code (retire.h) is patched like any other until it is reclaimed, because threads
+ * may still be in it.  What is freed or reclaimed meanwhile is either patched before it goes,
+ * or PP_E_STALE; nothing is written into memory that has another owner by then.
+ *
  * Threads: any number may patch at a time, and free, retire and link beside it; each
  * batch is one step for all of these.  Not async-signal-safe, with the exception of
  * pp_patch_trap; emitters are pure.  Fork: it waits for batches that are being applied;
@@ -135,7 +139,7 @@ typedef struct pp_patch_options {
  * PP_E_UNSUPPORTED: the protocol is the other architecture's, the code is in a pool with
  * PP_WX_FLIP, whose pages could not run meanwhile (STOPPED and GUARD work), it is from
  * before a fork; PP_E_FAULT: not code of this pool, or `stop` failed; PP_E_STALE: nothing
- * that is published is there, it was retired, or it is not what `handle` says; PP_E_BUSY:
+ * that is published is there, as after a free or a reclaim, or it is not what `handle` says; PP_E_BUSY:
  * the bytes are not `old`, the span is being written, a child may be running it; PP_E_NOMEM.
  *
  * PP_E_SYSTEM: INT3, and the kernel has no barrier on all cores.  PP_E_SYSTEM, PP_E_NOMEM:

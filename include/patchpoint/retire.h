@@ -50,15 +50,16 @@ typedef uint64_t pp_ticket;
 
 /*
  * Retire a trace: its code stays where it is and runs, with the trampolines that it
- * uses; pp_trace_at, pp_trace_host and the walker name it; for everything else the
- * handle is stale.  Takes no memory.  PP_E_STALE, PP_E_FAULT, as pp_trace_free;
- * PP_E_BUSY while an entry points into it.
+ * uses.  pp_trace_at, pp_trace_host and the walker name it; pp_patch_apply and
+ * pp_watch_fire change it, because threads may still be in it.  For everything else the
+ * handle is stale, from now on and for ever.  Takes no memory.  PP_E_STALE, PP_E_FAULT, as
+ * pp_trace_free; PP_E_BUSY while an entry or a pin points into it.
  */
 PP_API pp_status pp_trace_retire(pp_pool *pool, pp_trace *trace) PP_MUST_CHECK;
 
 /*
- * Retire a published span, which pp_span_at goes on to find.  PP_E_BUSY if it is being
- * written; PP_E_NOMEM: it is as it was.
+ * Retire a published span, which pp_span_at goes on to find, and patches and watches to
+ * change.  PP_E_BUSY if it is being written; PP_E_NOMEM: it is as it was.
  */
 PP_API pp_status pp_span_retire(pp_pool *pool, pp_span *span) PP_MUST_CHECK;
 

@@ -3,9 +3,9 @@
  * A batch of patches on its way: checked, then written.
  *
  * What is patched stays where it is because the batch holds the locks of the regions,
- * which whoever releases or opens a span takes; several of these in the order of the
- * pool's list, as fork does.  A trace may be withdrawn meanwhile by who is about to release
- * it: then it is patched once more.  pool_lock keeps other batches and retirement away.
+ * which a thread takes to release, open or retire a span; several of these in the order of
+ * the pool's list, as fork does.  What is patched may run: it is live, or retired and not
+ * gone.  pool_lock keeps other batches and retirement away.
  */
 #ifndef PATCH_BATCH_H
 #define PATCH_BATCH_H

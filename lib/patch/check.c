@@ -98,7 +98,10 @@ pp_status patch_check(const pp_patch *patch, size_t index, pp_error *error)
 
 /* ---- what it patches --------------------------------------------------- */
 
-/* The span may be patched: published, the host's word for it true, of this process. */
+/*
+ * The span may be patched: what the host says of it is true, and threads may be running it.
+ * So may retired code: what a thread in it relies on can still break.
+ */
 static pp_status check_span(const struct patch_step *step, const struct code_place *place,
                             size_t index, pp_error *error)
 {
@@ -108,8 +111,8 @@ static pp_status check_span(const struct patch_step *step, const struct code_pla
         return error_set(error, PP_E_STALE, "patch %zu: another trace or span is there", index);
     if (owner_is_open(owner))
         return error_set(error, PP_E_BUSY, "patch %zu: the span is being written", index);
-    if (!owner_is_live(owner))
-        return error_set(error, PP_E_STALE, "patch %zu: the code is not published, or retired",
+    if (!owner_may_run(owner))
+        return error_set(error, PP_E_STALE, "patch %zu: nothing that is published is there",
                          index);
     return PP_OK;
 }

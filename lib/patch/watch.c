@@ -4,9 +4,10 @@
  *
  * A watch has the handle of its span, so that it is known for what it is when the span is
  * gone; everything happens under pool_lock and the region's, as with batches, so a fire
- * and a release come one after the other.  Watches of code that is gone cost their
- * memory until the table would grow: then they are swept out, which costs no more
- * than growing it, and at most as many as the others wait for that.
+ * and a release come one after the other.  Retired code is there: threads may be in it.
+ * Watches of code that is gone cost their memory until the table would grow: then they are
+ * swept out, which costs no more than growing it, and at most as many as the others wait
+ * for that.  A free looks for none: it would have to take the pool's lock for that.
  */
 #include <config.h>
 
@@ -33,14 +34,17 @@ static struct watch **bucket_of(struct watch_table *table, uint64_t key)
     return &table->buckets[(key * UINT64_C(0x9e3779b97f4a7c15)) >> 32 & (table->capacity - 1)];
 }
 
-/* Guards are in no code. */
+/*
+ * The code that the watch is for is not gone: retired code may still run, and a span that is
+ * being written will run again.  Guards are in no code.
+ */
 static bool is_there(const struct watch *watch)
 {
     struct code_place place;
     if (watch->patch.protocol == PP_PATCH_GUARD)
         return true;
     return code_handle_find((uintptr_t) watch->patch.handle, &place) == PP_OK &&
-           (owner_is_live(place.owner) || owner_is_host(place.owner));
+           (owner_may_run(place.owner) || owner_is_host(place.owner));
 }
 
 static void take_out(struct watch_table *table, struct watch **at)
