@@ -93,6 +93,7 @@ check_PROGRAMS += \
 	check_trace_threads \
 	check_unwind \
 	check_verify \
+	check_verify_live \
 	check_walk \
 	check_watch
 if HAVE_CXX
@@ -239,6 +240,7 @@ check_unwind_SOURCES = tests/balance.h tests/check_unwind.c tests/step.c tests/s
 check_unwind_CPPFLAGS = $(AM_CPPFLAGS) -I$(top_srcdir) -I$(srcdir)/tests
 check_unwind_LDADD = libstress.la $(LDADD) $(LIBUNWIND_LIBS)
 check_verify_SOURCES = tests/check_verify.c tests/sanitized.h tests/spans.h
+check_verify_live_SOURCES = tests/check_verify_live.c tests/loop.h tests/sanitized.h tests/snippet.h
 check_walk_SOURCES = tests/check_walk.c
 check_walk_CPPFLAGS = $(AM_CPPFLAGS) -I$(top_srcdir)
 check_walk_LDADD = libstress.la $(LDADD)
