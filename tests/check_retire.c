@@ -460,6 +460,46 @@ START_TEST(what_was_retired_meanwhile_is_not_cut)
 }
 END_TEST
 
+static void *retire_trace(void *trace)
+{
+    return (void *) (intptr_t) pp_trace_retire(pool, trace);
+}
+
+static void *retire_span(void *span)
+{
+    return (void *) (intptr_t) pp_span_retire(pool, span);
+}
+
+/* A ticket that is drawn while a retirement goes on, and the code can still be found live. */
+START_TEST(a_ticket_covers_what_was_retired_before)
+{
+    struct code_place place;
+    pthread_t thread;
+    pp_token token;
+    void *status;
+    start();
+    pp_trace *trace = make_trace("it");
+    pp_span *span = make_span(64);
+    uintptr_t at = _i == 0 ? (uintptr_t) pp_trace_entry(trace) : start_of(span);
+    ck_assert(code_at(at, &place));
+    pthread_mutex_lock(&place.region->lock);
+    ck_assert_int_eq(pthread_create(&thread, NULL, _i == 0 ? retire_trace : retire_span,
+                                    _i == 0 ? (void *) trace : (void *) span), 0);
+    usleep(20000); /* it waits for the lock; if it is not there yet, the test is easy */
+    pp_ticket ticket = pp_retire_ticket(pool);
+    if (_i == 0)
+        ck_assert_int_eq(pp_token_make((const void *) at, &token), PP_OK);
+    pthread_mutex_unlock(&place.region->lock);
+    pthread_join(thread, &status);
+    ck_assert_int_eq((int) (intptr_t) status, PP_OK);
+    pp_reclaim_result result = reclaim(ticket, NULL, 0);
+    ck_assert_uint_eq(result.freed, 0);
+    ck_assert_uint_eq(result.waiting, 1);
+    ck_assert_uint_eq(reclaim(pp_retire_ticket(pool), NULL, 0).freed, 1);
+    stop();
+}
+END_TEST
+
 int main(void)
 {
     TCase *tcase = tcase_create("retire");
@@ -472,6 +512,7 @@ int main(void)
     tcase_add_test(tcase, entries_keep_traces);
     tcase_add_test(tcase, large_stacks_are_quick);
     tcase_add_test(tcase, threads_retire_and_reclaim);
+    tcase_add_loop_test(tcase, a_ticket_covers_what_was_retired_before, 0, 2);
     tcase_add_loop_test(tcase, what_was_retired_meanwhile_is_not_cut, 0, CUTS);
     Suite *suite = suite_create("retire");
     suite_add_tcase(suite, tcase);

@@ -122,15 +122,15 @@ static pp_status lock_unheld(pp_pool *pool, const pp_trace *handle, struct trace
     return status;
 }
 
-pp_status trace_retire_locked(pp_pool *pool, const pp_trace *handle, uint64_t ticket,
-                              uintptr_t leads, struct trace **result)
+pp_status trace_retire_locked(pp_pool *pool, const pp_trace *handle, uintptr_t leads,
+                              struct trace **result)
 {
     pp_status status = lock_unheld(pool, handle, result);
     if (status != PP_OK)
         return status;
     struct trace *trace = *result;
     /* Before the owner, by which a search of stacks finds them. */
-    atomic_store_explicit(&trace->retired.ticket, ticket, memory_order_relaxed);
+    atomic_store_explicit(&trace->retired.ticket, NO_TICKET, memory_order_relaxed);
     trace->retired.leads = leads;
     span_set_owner(&trace->span, &trace->retired_owner);
     count_locked(trace, false);

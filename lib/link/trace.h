@@ -100,11 +100,11 @@ pp_status trace_hold(pp_pool *pool, uintptr_t code, pp_trace **trace) PP_MUST_CH
 void trace_release(pp_pool *pool, pp_trace *trace);
 
 /*
- * A live trace becomes a retired one, with this ticket and `leads` (memory/retired.h):
- * pp_trace_retire's errors.  With pool_lock held.
+ * A live trace becomes a retired one, without a ticket yet, and with this `leads`
+ * (memory/retired.h): pp_trace_retire's errors.  With pool_lock held.
  */
-pp_status trace_retire_locked(pp_pool *pool, const pp_trace *handle, uint64_t ticket,
-                              uintptr_t leads, struct trace **trace) PP_MUST_CHECK;
+pp_status trace_retire_locked(pp_pool *pool, const pp_trace *handle, uintptr_t leads,
+                              struct trace **trace) PP_MUST_CHECK;
 
 /*
  * Free the code, record and references of a retired trace that is in no list.

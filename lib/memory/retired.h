@@ -11,6 +11,9 @@
 #include <stddef.h>
 #include <stdint.h>
 
+/* Of what has just been retired: no ticket covers it. */
+#define NO_TICKET UINT64_MAX
+
 struct retired {
     struct retired *next;      /* in a list of the pool; pool_lock */
     _Atomic uint64_t ticket;   /* the first one that covers it.  pool_lock to write; of no meaning

@@ -95,9 +95,18 @@ static uint64_t next_ticket(const struct retirement *retirement)
     return atomic_load_explicit(&retirement->drawn, memory_order_acquire) + 1;
 }
 
+/*
+ * To the end of the list, with the number of the next ticket.  That is read when the code
+ * is live no more: a ticket that was drawn before does not cover it, because threads may
+ * have been led to the code after that.  The fence pairs with that of pp_retire_ticket:
+ * either this sees the ticket, or a thread that looks after the ticket was drawn sees
+ * that the code is retired.
+ */
 static void append_locked(pp_pool *pool, struct retired *retired)
 {
     struct retirement *retirement = &pool->retirement;
+    atomic_thread_fence(memory_order_seq_cst);
+    atomic_store_explicit(&retired->ticket, next_ticket(retirement), memory_order_relaxed);
     retired->next = NULL;
     if (retirement->first == NULL)
         retirement->first = retired;
@@ -112,8 +121,7 @@ pp_status trace_retire(pp_pool *pool, pp_trace *handle, uintptr_t leads)
 {
     struct trace *trace;
     pool_lock(pool);
-    pp_status status = trace_retire_locked(pool, handle, next_ticket(&pool->retirement), leads,
-                                           &trace);
+    pp_status status = trace_retire_locked(pool, handle, leads, &trace);
     if (status == PP_OK)
         append_locked(pool, &trace->retired);
     pool_unlock(pool);
@@ -132,8 +140,7 @@ static pp_status retire_span_locked(pp_pool *pool, const struct code_place *plac
         return PP_E_NOMEM;
     record->span = (struct span){ .region = place->region, .exec = place->start,
                                   .generation = place->generation };
-    atomic_store_explicit(&record->retired.ticket, next_ticket(&pool->retirement),
-                          memory_order_relaxed);
+    atomic_store_explicit(&record->retired.ticket, NO_TICKET, memory_order_relaxed);
     owner_set_rule(&record->owner, owner_rule(place->owner));
     /* A free beside this call looks at the owner under the region's lock, as this does. */
     if (!region_pass(place->region, place->start, place->generation, place->owner, &record->owner,
@@ -164,7 +171,10 @@ pp_ticket pp_retire_ticket(pp_pool *pool)
 {
     if (pool == NULL)
         return 0;
-    return atomic_fetch_add_explicit(&pool->retirement.drawn, 1, memory_order_acq_rel) + 1;
+    pp_ticket ticket =
+        atomic_fetch_add_explicit(&pool->retirement.drawn, 1, memory_order_acq_rel) + 1;
+    atomic_thread_fence(memory_order_seq_cst); /* pairs with that of append_locked */
+    return ticket;
 }
 
 /* ---- reclaiming ------------------------------------------------------- */
