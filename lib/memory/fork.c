@@ -139,6 +139,7 @@ static void recount(pp_pool *pool)
     for (struct region *region = atomic_load(&pool->regions); region != NULL; region = region->next)
         used += region->spans.used;
     atomic_store(&pool->used, used);
+    atomic_store(&pool->counting, 0);
 }
 
 static void child(void)

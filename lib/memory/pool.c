@@ -163,6 +163,13 @@ static void publish_region(pp_pool *pool, struct region *region)
 
 /* ---- spans ------------------------------------------------------------ */
 
+/* From here to count_end the thread's bytes may be counted and not taken: verification waits. */
+static void count_begin(pp_pool *pool)
+{
+    if (pool->limit_bytes != 0)
+        atomic_fetch_add_explicit(&pool->counting, 1, memory_order_acq_rel);
+}
+
 /* Bytes are counted before they are taken, so that the limit holds between threads. */
 static bool count_up(pp_pool *pool, size_t bytes)
 {
@@ -175,11 +182,15 @@ static bool count_up(pp_pool *pool, size_t bytes)
     return false;
 }
 
-static void count_down(pp_pool *pool, size_t bytes)
+/* `bytes` are not taken, or not any more. */
+static void count_end(pp_pool *pool, size_t bytes)
 {
-    if (pool->limit_bytes != 0)
+    if (pool->limit_bytes != 0) {
         atomic_fetch_sub_explicit(&pool->used, bytes, memory_order_relaxed);
-    pool_trim(pool);
+        atomic_fetch_sub_explicit(&pool->counting, 1, memory_order_acq_rel);
+    }
+    if (bytes != 0)
+        pool_trim(pool);
 }
 
 struct request {
@@ -205,15 +216,17 @@ static pp_status alloc_in(const struct request *request, struct region *region, 
         atomic_load_explicit(&region->lost, memory_order_relaxed))
         return REGION_FULL;
     size_t bytes = (size + unit - 1) & -unit;
-    if (!count_up(region->pool, bytes))
+    count_begin(region->pool);
+    if (!count_up(region->pool, bytes)) {
+        count_end(region->pool, 0);
         return error_set(request->error, PP_E_NOMEM, "limit_bytes (%zu) is reached",
                          region->pool->limit_bytes);
+    }
     pp_status status = region_alloc(region, request->wait, size, request->align, request->owner,
                                     &span->exec, &span->generation, request->error);
-    if (status != PP_OK) {
-        count_down(region->pool, bytes);
+    count_end(region->pool, status == PP_OK ? 0 : bytes);
+    if (status != PP_OK)
         return status;
-    }
     span->region = region;
     span->size = size;
     return PP_OK;
@@ -377,10 +390,10 @@ pp_status pool_alloc_for(pp_pool *pool, const struct owner *owner, const struct 
 static pp_status free_in(struct region *region, uintptr_t exec, uint32_t generation,
                          const struct owner *owner, pp_error *error)
 {
-    size_t bytes;
+    size_t bytes = 0;
+    count_begin(region->pool);
     pp_status status = region_free(region, exec, generation, owner, &bytes, error);
-    if (status == PP_OK)
-        count_down(region->pool, bytes);
+    count_end(region->pool, bytes);
     return status;
 }
 
@@ -405,30 +418,32 @@ pp_status pool_free_at(const struct code_place *place, pp_error *error)
 
 void pool_unalloc(const struct span *span)
 {
-    count_down(span->region->pool, region_unalloc(span->region, span->exec));
+    count_begin(span->region->pool);
+    count_end(span->region->pool, region_unalloc(span->region, span->exec));
 }
 
 void pool_discard(const struct span *span)
 {
-    count_down(span->region->pool, region_discard(span->region, span->exec));
+    count_begin(span->region->pool);
+    count_end(span->region->pool, region_discard(span->region, span->exec));
 }
 
 void pool_shrink(struct span *span, size_t size)
 {
-    size_t bytes;
-    if (region_shrink(span->region, span->exec, 0, NULL, size, &bytes) != PP_OK)
-        return;
-    span->size = size;
-    count_down(span->region->pool, bytes);
+    size_t bytes = 0;
+    count_begin(span->region->pool);
+    if (region_shrink(span->region, span->exec, 0, NULL, size, &bytes) == PP_OK)
+        span->size = size;
+    count_end(span->region->pool, bytes);
 }
 
 pp_status pool_shrink_at(const struct code_place *place, size_t size)
 {
-    size_t bytes;
+    size_t bytes = 0;
+    count_begin(place->region->pool);
     pp_status status = region_shrink(place->region, place->start, place->generation,
                                      &span_any.owner, size, &bytes);
-    if (status == PP_OK)
-        count_down(place->region->pool, bytes);
+    count_end(place->region->pool, bytes);
     return status;
 }
 

@@ -35,6 +35,8 @@ struct pp_pool {
     struct region *spare;             /* without a rule yet; guarded by `opening` */
     atomic_size_t used;               /* bytes of live spans; only counted if
                                          there is a limit */
+    atomic_uint counting;             /* threads between a change of `used` and that of the spans;
+                                         only counted if there is a limit */
     struct rule_table rules;
     struct retirement retirement;
     atomic_size_t barriers;           /* number of barriers on all cores */
