@@ -2,7 +2,7 @@
 /*
  * patch: threads run sites while others patch them, by every protocol, in batches that
  * are undone now and then; and traces with watched sites are made, fired by other
- * threads, and freed or retired.
+ * threads, and freed, or retired and fired once more.
  *
  * Each site leads to one of several endings, which return their numbers.  Who patches a
  * site counts its moves, before and after each; who runs it reads both counts around
@@ -325,6 +325,7 @@ static void let_go(struct worker *worker, pp_trace *trace)
 struct watched {
     struct site site;
     pp_trace *trace;
+    uint64_t key;
     long last;               /* what it did */
 };
 
@@ -346,7 +347,8 @@ static bool watch_another(struct worker *worker, struct watched *watched)
     if (watched->trace == NULL)
         return false;
     pp_patch patch = make_patch(&watched->site, 0, 1);
-    if (pp_watch_add(show->pool, random_below(&worker->random, KEYS), &patch, &error) != PP_OK)
+    watched->key = random_below(&worker->random, KEYS);
+    if (pp_watch_add(show->pool, watched->key, &patch, &error) != PP_OK)
         stress_fail(show->stress, "pp_watch_add: %s", error.text);
     return true;
 }
@@ -365,6 +367,24 @@ static bool look_at_innocent(struct worker *worker)
     return true;
 }
 
+/* Retired code runs on, and a fire reaches it as before. */
+static void retire_watched(struct worker *worker, struct watched *watched)
+{
+    struct show *show = worker->show;
+    pp_status status = pp_trace_retire(show->pool, watched->trace);
+    if (status == PP_OK) {
+        run_watched(show, watched);
+        status = pp_watch_fire(show->pool, watched->key, NULL, NULL);
+    }
+    if (status == PP_OK && run_site(&watched->site) != 1)
+        stress_fail(show->stress, "retired code was not fired");
+    if (status == PP_OK)
+        status = pp_reclaim(show->pool, pp_retire_ticket(show->pool), NULL, 0, NULL);
+    if (status != PP_OK)
+        stress_fail(show->stress, "watched code was not retired, fired and reclaimed: %s",
+                    pp_strerror(status));
+}
+
 /* Traces that are watched come and go, and others take their places. */
 static void *be_owner(void *argument)
 {
@@ -375,7 +395,9 @@ static void *be_owner(void *argument)
     for (; good && !atomic_load_explicit(&show->over, memory_order_relaxed); worker->done++) {
         struct watched *watched = &kept[worker->done % KEPT];
         pp_error error = { .size = sizeof error };
-        if (watched->trace != NULL)
+        if (watched->trace != NULL && worker->done % 3 == 0)
+            retire_watched(worker, watched);
+        else if (watched->trace != NULL)
             let_go(worker, watched->trace);
         good = look_at_innocent(worker) && watch_another(worker, watched);
         for (unsigned i = 0; i < KEPT; i++)
