@@ -380,6 +380,85 @@ START_TEST(int3_patches_any_instruction)
 END_TEST
 #endif
 
+#if defined __x86_64__
+/* The host's word is taken for what the library does not know, not against what it knows. */
+static const struct declared {
+    unsigned protocol, bytes;
+    const char *code;         /* what is there; behind it are returns */
+    size_t size;
+    const char *value;
+    const char *refused;      /* NULL: it is not */
+} declared[] = {
+#define ROW(protocol, bytes, code, ...) { protocol, bytes, code, sizeof(code) - 1, __VA_ARGS__ }
+#define NOP5 "\x0f\x1f\x44\x00\x08"
+#define NOP8 "\x0f\x1f\x84\x00\x01\x00\x00\x00"
+#define NOP15 "\x66\x66\x66\x66\x66\x66\x2e\x0f\x1f\x84\x00\x01\x02\x03\x04"
+#define MOV3 "\x48\x89\xe5"                     /* an instruction that the library does not know */
+#define MOV8 "\x48\xc7\x44\x24\xf8\x01\x00\x00" /* and the first bytes of one */
+#define JMP5 "\xe9\x01\x00\x00\x00"
+#define CALL5 "\xe8\x01\x00\x00\x00"
+    ROW(PP_PATCH_WORD, 8, NOP5 MOV3, MOV8, "a NOP of 5 bytes is there, and the patch has 8"),
+    ROW(PP_PATCH_WORD, 8, NOP5 MOV3, JMP5 "\x90\x90\x90", "a NOP of 5 bytes is there"),
+    ROW(PP_PATCH_WORD, 8, NOP5 MOV3, NOP8, "a NOP of 5 bytes is there"),
+    ROW(PP_PATCH_WORD, 7, NOP5 "\x90\xc3", "\x0f\x1f\x80\x01\x00\x00\x00", "a NOP of 5 bytes"),
+    ROW(PP_PATCH_WORD, 8, NOP5 MOV3, JMP5 MOV3, NULL),
+    ROW(PP_PATCH_WORD, 8, NOP5 "\x0f\x1f\x00", JMP5 "\x66\x90\x90", "a NOP of 5 bytes is there"),
+    ROW(PP_PATCH_WORD, 8, NOP5 "\x0f\x1f\x00", JMP5 "\x0f\x1f\xc0", NULL),
+    ROW(PP_PATCH_WORD, 5, NOP5 MOV3, "\x48\x83\x45\xf8\x01", NULL),
+    ROW(PP_PATCH_WORD, 8, MOV8 "\x00", NOP8, NULL),
+    ROW(PP_PATCH_WORD, 5, NOP8, JMP5, NULL),
+    ROW(PP_PATCH_WORD, 5, NOP8, CALL5, "a NOP of 8 bytes is there, and the patch has 5"),
+    ROW(PP_PATCH_WORD, 5, NOP8, "\x48\x83\x45\xf8\x01", "a NOP of 8 bytes is there"),
+    ROW(PP_PATCH_WORD, 5, NOP15, CALL5, NULL),   /* what is behind is a NOP */
+    ROW(PP_PATCH_WORD, 8, NOP15, CALL5 MOV3, "a NOP of 15 bytes is there"),
+    ROW(PP_PATCH_WORD, 4, CALL5, "\xe8\x0f\x1f\x44", NULL),
+    ROW(PP_PATCH_WORD, 4, MOV3 "\x90\x00\x01\x02\x03\x04", "\x0f\x1f\x84\x00",
+      "the new bytes would be a NOP of 8 bytes, and the patch has 4"),
+    ROW(PP_PATCH_WORD, 4, "\x0f\x1f\x00\x00\x55\x55", "\xe8\x00\x00\x00", NULL), /* a distance */
+    ROW(PP_PATCH_WORD, 8, "\xe8\x01\x00\x00\x00\x0f\x1f\x00", NOP8, "the new bytes would be"),
+    ROW(PP_PATCH_INT3, 8, NOP5 MOV3, MOV8, "more than one instruction"),
+    ROW(PP_PATCH_INT3, 5, NOP8, CALL5, "a NOP of 8 bytes is there"),
+    ROW(PP_PATCH_INT3, 5, NOP8, "\x48\x83\x45\xf8\x01", "a NOP of 8 bytes is there"),
+    ROW(PP_PATCH_INT3, 5, NOP8, JMP5, NULL),
+    ROW(PP_PATCH_INT3, 5, NOP15, CALL5, NULL),
+    ROW(PP_PATCH_INT3, 9, "\x48\xc7\x44\x24\xf8\x01\x00\x00\x00", "\x66" NOP8, NULL),
+};
+
+static uint8_t *make_code(const struct declared *row, size_t place)
+{
+    pp_span *span;
+    pp_span_desc desc = { .size = sizeof desc, .bytes = SIZE, .error = &reason };
+    pp_span_place where = { .size = sizeof where };
+    ck_assert_int_eq(pp_span_alloc(pool, &desc, &span, &where), PP_OK);
+    memset(where.write, 0xc3, where.bytes);
+    memcpy((uint8_t *) where.write + place, row->code, row->size);
+    ck_assert_int_eq(pp_span_publish(pool, &span, 1, NULL), PP_OK);
+    return (uint8_t *) (uintptr_t) where.execute;
+}
+
+START_TEST(what_is_declared_fits_what_is_known)
+{
+    const struct declared *row = &declared[_i];
+    start();
+    /* In the middle, and at the end, where nothing is behind. */
+    for (size_t end = 0; end < 2; end++) {
+        size_t place = end == 0 ? 8 : (SIZE - row->size) & -(size_t) 8;
+        uint8_t *code = make_code(row, place);
+        pp_patch back, patch = { .address = code + place, .protocol = (uint8_t) row->protocol,
+                                 .bytes = (uint8_t) row->bytes, .flags = PP_PATCH_DECLARED };
+        memcpy(patch.value, row->value, row->bytes);
+        if (row->refused != NULL) {
+            assert_refused(&patch, 1, PP_E_ARG, row->refused, code);
+            continue;
+        }
+        assert_applies(&patch, 1, &back);
+        assert_applies(&back, 1, NULL); /* what was done can be undone */
+    }
+    stop();
+}
+END_TEST
+#endif
+
 START_TEST(flip_pages_are_not_written_under_threads)
 {
     uint8_t *code;
@@ -568,6 +647,8 @@ int main(void)
 #if defined __x86_64__
     tcase_add_test(tests, words_are_not_straddled);
     tcase_add_loop_test(tests, int3_patches_any_instruction, 0, LIVE_MODES);
+    tcase_add_loop_test(tests, what_is_declared_fits_what_is_known, 0,
+                        sizeof declared / sizeof declared[0]);
 #endif
     tcase_add_test(tests, flip_pages_are_not_written_under_threads);
     tcase_add_test(tests, only_what_is_published_is_patched);

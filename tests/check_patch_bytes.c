@@ -103,6 +103,41 @@ START_TEST(lengths_are_right_or_unknown)
 }
 END_TEST
 
+/* One NOP in many encodings, and what only looks like one. */
+START_TEST(nops_are_known_by_their_bytes)
+{
+    static const struct { const char *bytes; size_t size, length; } rows[] = {
+        { "\x0f\x1f\x44\0\x08", 5, 5 }, { "\x3e\x0f\x1f\x44\0\0", 6, 6 },
+        { "\x26\x36\x64\x65\x90", 5, 5 }, { "\x48\x0f\x1f\x40\0", 5, 5 },
+        { "\x66\x4f\x0f\x1f\xc0", 5, 5 }, { "\x41\x90", 2, 0 }, { "\x48\x66\x90", 3, 0 },
+        { "\xf3\x90", 2, 0 }, { "\xf2\x0f\x1f\xc0", 4, 0 }, { "\x0f\x1f\x48\0", 4, 0 },
+        { "\x0f\x1e\xfa", 3, 0 }, { "\x0f\x18\x40\0", 4, 0 }, { "\x67\x90", 2, 0 },
+        { "\x66\x66", 2, 0 }, { "\x48", 1, 0 }, { "\x48\x0f", 2, 0 }, { "\x0f\x1f\x44\0", 4, 0 },
+    };
+    for (size_t i = 0; i < sizeof rows / sizeof *rows; i++)
+        ck_assert_msg(x86_64_nop_length((const uint8_t *) rows[i].bytes, rows[i].size) ==
+                          rows[i].length, "row %zu", i);
+    ck_assert_uint_eq(x86_64_nop_length((const uint8_t *) "", 0), 0);
+}
+END_TEST
+
+/* Heads of every NOP that is emitted: those behind which there is a NOP. */
+START_TEST(heads_of_nops)
+{
+    uint8_t bytes[16];
+    for (size_t length = 1; length <= 15; length++) {
+        x86_64_nop(bytes, length);
+        for (size_t head = 1; head <= length; head++) {
+            size_t rest = length - head;
+            bool whole = rest == 0 || x86_64_nop_length(bytes + head, rest) == rest;
+            ck_assert_int_eq(x86_64_is_nop_head(bytes, head, length), whole);
+        }
+        ck_assert(!x86_64_is_nop_head(bytes, length + 1, 16));
+        ck_assert(!x86_64_is_nop_head(bytes, length, length - 1));
+    }
+}
+END_TEST
+
 int main(void)
 {
     Suite *suite = suite_create("patch_bytes");
@@ -111,6 +146,8 @@ int main(void)
     tcase_add_test(tests, nops_are_one_instruction);
     tcase_add_test(tests, jumps_reach_as_far_as_they_do);
     tcase_add_test(tests, lengths_are_right_or_unknown);
+    tcase_add_test(tests, nops_are_known_by_their_bytes);
+    tcase_add_test(tests, heads_of_nops);
     suite_add_tcase(suite, tests);
     SRunner *runner = srunner_create(suite);
     srunner_run_all(runner, CK_ENV);

@@ -93,9 +93,16 @@ enum pp_patch_flags {
      * WORD, INT3: the host answers for it that the boundaries of instructions are the same
      * before and after, and no branch leads between (WORD), or that it is one instruction
      * before and after (INT3).  Without it the library has to see that for itself, and it
-     * knows no more than one NOP of any length, jmp, jcc and call to a distance, jmp and call
-     * through a word relative to rip, mov of an immediate to a register, test and cmp of eax
-     * and an immediate, ret, int3, ud2, endbr64.
+     * knows no more than one NOP of any length (90, or 0f 1f /0, with any prefixes of operand
+     * size and segment), jmp, jcc and call to a distance, jmp and call through a word relative
+     * to rip, mov of an immediate to a register, test and cmp of eax and an immediate, ret,
+     * int3, ud2, endbr64.
+     *
+     * A declaration does not help against what the library sees to be wrong: PP_E_ARG if a
+     * NOP of a known length is there, or comes there, and the patch does not fit it.  It fits
+     * if it is as long; if the NOP is shorter, and what is behind the NOP stays or has the
+     * same known instructions before and after; if the NOP is longer, and either the other
+     * version ends with jmp, ret or ud2, or the rest of the NOP is a NOP by itself.
      */
     PP_PATCH_DECLARED = 1u << 1
 };

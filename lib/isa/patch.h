@@ -16,6 +16,24 @@
  */
 size_t x86_64_instruction_length(const uint8_t *bytes, size_t available);
 
+/* The length of the NOP at `bytes`; 0: none, or it is longer than `available`. */
+size_t x86_64_nop_length(const uint8_t *bytes, size_t available);
+
+/*
+ * Whether the first `head` bytes are a NOP, or the beginning of a longer one whose other
+ * bytes are NOPs by themselves: a thread behind the head may go on there.
+ */
+bool x86_64_is_nop_head(const uint8_t *bytes, size_t head, size_t available);
+
+/*
+ * `code` and `other` are one piece of code without and with a patch of its first `bytes`
+ * bytes, or the other way round; `available` bytes may be read of both.  Whether the patch
+ * fits the NOP that `code` begins with: no thread comes to be inside of an instruction, as
+ * far as the lengths are known.  *nop is its length, or 0: then it is none, and fits.
+ */
+bool x86_64_fits_nop(const uint8_t *code, const uint8_t *other, size_t bytes, size_t available,
+                     size_t *nop);
+
 /* One NOP of 1 to 15 bytes. */
 void x86_64_nop(uint8_t *bytes, size_t length);
 

@@ -31,14 +31,22 @@ static size_t operand_length(const uint8_t *bytes, size_t available)
     return length + (mode == 2 || base == 5 ? 4 : 0);
 }
 
-/* 90 and 0f 1f /0 with any number of 66 and 2e before; 0: something else. */
+/* The operand's size, and segments, which no NOP uses. */
+static bool is_idle_prefix(uint8_t byte)
+{
+    return byte == 0x66 || (byte & 0xe7) == 0x26 || byte == 0x64 || byte == 0x65;
+}
+
+/* 90 and 0f 1f /0 behind any of these prefixes, 0f 1f also behind REX; 0: something else. */
 static size_t nop_length(const uint8_t *bytes, size_t available)
 {
     size_t at = 0;
-    while (at < available && (bytes[at] == 0x66 || bytes[at] == 0x2e))
+    while (at < available && is_idle_prefix(bytes[at]))
         at++;
     if (at < available && bytes[at] == 0x90)
         return at + 1;
+    if (at < available && (bytes[at] & 0xf0) == 0x40)
+        at++;
     if (available - at < 3 || bytes[at] != 0x0f || bytes[at + 1] != 0x1f ||
         (bytes[at + 2] >> 3 & 7) != 0)
         return 0;
@@ -97,6 +105,87 @@ size_t x86_64_instruction_length(const uint8_t *bytes, size_t available)
     if (length == 0)
         length = plain_length(bytes, available);
     return length <= available && length <= LENGTH_MAX ? length : 0;
+}
+
+size_t x86_64_nop_length(const uint8_t *bytes, size_t available)
+{
+    size_t length = nop_length(bytes, available);
+    return length <= available && length <= LENGTH_MAX ? length : 0;
+}
+
+/* ---- what fits into what ------------------------------------------------ */
+
+static bool are_nops(const uint8_t *bytes, size_t size)
+{
+    size_t at = 0, length = 1;
+    for (; at < size && length != 0; at += length)
+        length = x86_64_nop_length(bytes + at, size - at);
+    return at == size && length != 0;
+}
+
+bool x86_64_is_nop_head(const uint8_t *bytes, size_t head, size_t available)
+{
+    size_t length = x86_64_nop_length(bytes, available);
+    return length >= head && are_nops(bytes + head, length - head);
+}
+
+/* All instructions are known, and begin at the same places. */
+static bool have_same_bounds(const uint8_t *a, const uint8_t *b, size_t bytes)
+{
+    for (size_t at = 0, length; at < bytes; at += length) {
+        length = x86_64_instruction_length(a + at, bytes - at);
+        if (length == 0 || length != x86_64_instruction_length(b + at, bytes - at))
+            return false;
+    }
+    return true;
+}
+
+/* An instruction that is known lies across `at`. */
+static bool has_across(const uint8_t *code, size_t at, size_t available)
+{
+    size_t end = 0, length = 1;
+    for (; end < at && length != 0; end += length)
+        length = x86_64_instruction_length(code + end, available - end);
+    return end > at;
+}
+
+/* jmp, ret, ud2: what is right behind is not reached from there. */
+static bool leaves(const uint8_t *code, size_t bytes)
+{
+    size_t at = 0, length = x86_64_instruction_length(code, bytes);
+    while (length != 0 && at + length < bytes) {
+        at += length;
+        length = x86_64_instruction_length(code + at, bytes - at);
+    }
+    if (length == 0)
+        return false;
+    const uint8_t first = code[at], second = length > 1 ? code[at + 1] : 0;
+    return first == 0xe9 || first == 0xeb || first == 0xc3 || (first == 0x0f && second == 0x0b) ||
+           (first == 0xff && second == 0x25);
+}
+
+/* A thread that has executed the first instruction comes to one that begins before the end. */
+static bool goes_on_inside(const uint8_t *code, size_t bytes)
+{
+    size_t length = x86_64_instruction_length(code, bytes);
+    return length != 0 && length < bytes && !leaves(code, length);
+}
+
+bool x86_64_fits_nop(const uint8_t *code, const uint8_t *other, size_t bytes, size_t available,
+                     size_t *nop)
+{
+    const size_t length = *nop = x86_64_nop_length(code, available);
+    if (length == 0)
+        return true;
+    if (length == bytes)
+        return !goes_on_inside(other, bytes);
+    if (length > bytes)
+        return leaves(other, bytes) || are_nops(code + bytes, length - bytes);
+    bool same_behind = true;
+    for (size_t i = length; i < bytes; i++)
+        same_behind &= code[i] == other[i];
+    return same_behind ? !has_across(other, length, available)
+                       : have_same_bounds(code, other, bytes);
 }
 
 void x86_64_nop(uint8_t *bytes, size_t length)

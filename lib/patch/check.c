@@ -136,7 +136,7 @@ static pp_status check_region(const struct patch_step *step, const struct code_p
 }
 
 static pp_status check_place(const pp_pool *pool, struct patch_step *step, size_t index,
-                             pp_error *error)
+                             size_t *available, pp_error *error)
 {
     struct code_place place;
     const pp_patch *patch = step->patch;
@@ -156,6 +156,42 @@ static pp_status check_place(const pp_pool *pool, struct patch_step *step, size_
     if (offset >= size || patch->bytes > size - offset)
         return error_set(error, PP_E_ARG, "patch %zu: %s: beyond the %s", index,
                          protocol_name(patch->protocol), data ? "span" : "code");
+    *available = size - offset;
+    return PP_OK;
+}
+
+enum { INSTRUCTION_MOST = 15 };
+
+/*
+ * What the host declares must not contradict a NOP that the library knows, in what is
+ * there or in what comes, whatever is behind the patch.  A patch of WORD may be a part of an
+ * instruction, so short NOPs, which look like distances, are not taken for ones.
+ */
+static pp_status check_declared(const struct patch_step *step, size_t index, size_t available,
+                                pp_error *error)
+{
+    const pp_patch *patch = step->patch;
+    uint8_t before[PP_PATCH_BYTES + INSTRUCTION_MOST], after[sizeof before];
+    if ((patch->flags & PP_PATCH_DECLARED) == 0 ||
+        (patch->protocol != PP_PATCH_WORD && patch->protocol != PP_PATCH_INT3))
+        return PP_OK;
+    if (available > patch->bytes + (size_t) INSTRUCTION_MOST)
+        available = patch->bytes + (size_t) INSTRUCTION_MOST;
+    memcpy(before, patch->address, available);
+    memcpy(after, before, available);
+    memcpy(after, patch->value, patch->bytes);
+    const size_t least = patch->protocol == PP_PATCH_INT3 ? 1 : patch->bytes > 4 ? 3 : 4;
+    size_t old, new;
+    bool old_fits = x86_64_fits_nop(before, after, patch->bytes, available, &old);
+    bool new_fits = x86_64_fits_nop(after, before, patch->bytes, available, &new);
+    if (!old_fits && old >= least)
+        return error_set(error, PP_E_ARG, "patch %zu: %s: a NOP of %zu bytes is there, and the "
+                         "patch has %u that do not fit it", index,
+                         protocol_name(patch->protocol), old, (unsigned) patch->bytes);
+    if (!new_fits && new >= least)
+        return error_set(error, PP_E_ARG, "patch %zu: %s: the new bytes would be a NOP of %zu "
+                         "bytes, and the patch has %u that do not fit it", index,
+                         protocol_name(patch->protocol), new, (unsigned) patch->bytes);
     return PP_OK;
 }
 
@@ -174,8 +210,9 @@ pp_status step_check_locked(const pp_pool *pool, struct patch_step *step, size_t
 {
     const pp_patch *patch = step->patch;
     bool guard = patch->protocol == PP_PATCH_GUARD;
+    size_t available = 0;
     pp_status status = guard ? check_guard(step, index, error)
-                             : check_place(pool, step, index, error);
+                             : check_place(pool, step, index, &available, error);
     if (status != PP_OK)
         return status;
     memcpy(step->before, patch->address, patch->bytes);
@@ -188,5 +225,5 @@ pp_status step_check_locked(const pp_pool *pool, struct patch_step *step, size_t
     if (wrong != NULL)
         return error_set(error, PP_E_ARG, "patch %zu: %s: the bytes that are there are %s", index,
                          protocol_name(patch->protocol), wrong);
-    return PP_OK;
+    return check_declared(step, index, available, error);
 }
