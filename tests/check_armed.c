@@ -8,6 +8,7 @@
 #include <patchpoint/patch.h>
 
 #include <pthread.h>
+#include <signal.h>
 #include <stdatomic.h>
 #include <stdio.h>
 
@@ -215,6 +216,228 @@ START_TEST(threads_meet_one_or_the_other)
 }
 END_TEST
 
+/* ---- NOPs of the host's own ------------------------------------------------------ */
+
+#if defined __x86_64__
+static const struct nop_form {
+    const char *bytes;
+    size_t size;
+} nops[] = {
+    { "\x0f\x1f\x44\x00\x00", 5 },
+    { "\x0f\x1f\x44\x00\x08", 5 }, /* as compilers have it in sleds */
+    { "\x0f\x1f\x44\x24\x7f", 5 },
+    { "\x66\x0f\x1f\x40\x00", 5 },
+    { "\x66\x66\x0f\x1f\x00", 5 },
+    { "\x48\x0f\x1f\x40\x80", 5 },
+    { "\x66\x66\x66\x66\x90", 5 },
+    { "\x2e\x3e\x0f\x1f\xc1", 5 },
+    { "\x66\x66\x66\x66\x66\x66\x2e\x0f\x1f\x84\x00\x00\x02\x00\x00", 15 }, /* and NOPs behind */
+    { "\x66\x66\x66\x66\x66\x90", 6 },
+}, no_nops[] = {
+    { "\x66\x0f\x1f\x84\x00\x00\x00\x00\x00", 9 }, /* what is behind the fifth is nothing */
+    { "\x90\x90\x90\x90\x90", 5 },                 /* a thread may be at any of them */
+    { "\x0f\x1f\x40\x00\x90", 5 },
+    { "\x0f\x1f\x80\x00\x00\x00\x00", 7 },
+    { "\x0f\x18\x44\x00\x00", 5 },                 /* a prefetch */
+    { "\xf3\x66\x66\x66\x90", 5 },                 /* pause */
+    { "\xb8\x01\x00\x00\x00", 5 },
+};
+enum { STEP = 1, HOT_BYTES = 5 };
+#else
+static const struct nop_form {
+    uint32_t word;
+    size_t size;
+} nops[] = { { 0xd503201f, 4 } }, no_nops[] = {
+    { 0xd503203f, 4 }, /* yield */
+    { 0xd503241f, 4 }, /* bti: a hint, and no landing pad for a jump that is none */
+    { 0xd50320ff, 4 }, /* xpaclri */
+    { 0xaa0003e0, 4 }, /* mov x0, x0 */
+};
+enum { STEP = 4, HOT_BYTES = 4 };
+#endif
+enum { NOPS = sizeof nops / sizeof nops[0], NO_NOPS = sizeof no_nops / sizeof no_nops[0] };
+
+static const uint8_t *form_bytes(const struct nop_form *form)
+{
+#if defined __x86_64__
+    return (const uint8_t *) form->bytes;
+#else
+    return (const uint8_t *) &form->word;
+#endif
+}
+
+/* The loop with these bytes for its site, which begins at `place` of a cache line. */
+static void link_form(const struct nop_form *form, size_t place)
+{
+    struct snippet s = { 0 };
+    uint8_t bytes[96];
+    size_t at, body, out, cold;
+    pp_site_layout layout = { .size = sizeof layout };
+    loop_head(&s, 0);
+    while (s.size % 64 != place)
+        snippet_bytes(&s, STEP == 1 ? (const void *) "\x90" : form_bytes(&nops[0]), STEP);
+    at = s.size;
+    snippet_bytes(&s, form_bytes(form), form->size);
+    loop_over(&s);
+    loop_rest(&s, at, &body, &out);
+    cold = s.size;
+    ck_assert_int_eq(pp_emit_site_cold(site, (int64_t) at - (int64_t) cold, bytes, sizeof bytes,
+                                       &layout), PP_OK);
+    loop_site(&s, bytes, &layout);
+    pp_trace_desc desc = snippet_desc(&s);
+    pp_frame_rule rule = { .size = sizeof rule, .kind = PP_FRAME_RECORD, .cfa_offset = LOOP_CFA };
+    desc.frame = &rule;
+    desc.align = 64;
+    ck_assert_int_eq(pp_trace_link(pool, &desc, &loop.trace), PP_OK);
+    loop.site = (const uint8_t *) pp_trace_entry(loop.trace) + at;
+    loop.cold = (const uint8_t *) pp_trace_entry(loop.trace) + cold;
+    ck_assert_uint_eq((uintptr_t) loop.site % 64, place);
+    snippet_free(&s);
+}
+
+static void unlink_form(void)
+{
+    ck_assert_int_eq(pp_trace_free(pool, loop.trace), PP_OK);
+}
+
+START_TEST(any_nop_at_any_place_is_armed)
+{
+    const struct nop_form *form = &nops[_i];
+    const uint8_t *bytes = form_bytes(form);
+    for (size_t place = 0; place < 64; place += STEP) {
+        pp_patch patch;
+        link_form(form, place);
+        ck_assert_uint_eq(run(100) % 2000000, 5050);
+        uint64_t before = slow_paths();
+        ck_assert_int_eq(pp_site_disarm(site, loop.site, loop.cold, NULL), PP_E_BUSY);
+        ck_assert_int_eq(pp_site_patch(site, loop.site, loop.cold, 1, &patch), PP_OK);
+        ck_assert_mem_eq(patch.old, bytes, HOT_BYTES);
+        bool one_store = STEP != 1 || place % 8 <= 3;
+        ck_assert_int_eq(patch.protocol == PP_PATCH_INT3, !one_store);
+        for (unsigned round = 0; round < 3; round++) {
+            pp_error error = { .size = sizeof error };
+            ck_assert_msg(pp_site_arm(site, loop.site, loop.cold, &error) == PP_OK, "%s",
+                          error.text);
+            ck_assert_int_eq(pp_site_arm(site, loop.site, loop.cold, NULL), PP_E_BUSY);
+            ck_assert_uint_eq(run(100) % 2000000, 5050);
+            ck_assert_msg(pp_site_disarm(site, loop.site, loop.cold, &error) == PP_OK, "%s",
+                          error.text);
+            ck_assert_mem_eq(loop.site, bytes, form->size);
+        }
+        ck_assert_int_eq(pp_site_state(site), PP_SITE_READY);
+        ck_assert_uint_ge(slow_paths() + made.calls, before);
+        unlink_form();
+    }
+    ck_assert_uint_eq(made.calls, 1);
+}
+END_TEST
+
+START_TEST(what_is_no_nop_is_not_armed)
+{
+    const struct nop_form *form = &no_nops[_i];
+    for (size_t place = 0; place < 16; place += STEP) {
+        link_form(form, place);
+        ck_assert_int_eq(pp_site_arm(site, loop.site, loop.cold, NULL), PP_E_BUSY);
+        ck_assert_int_eq(pp_site_disarm(site, loop.site, loop.cold, NULL), PP_E_BUSY);
+        ck_assert_mem_eq(loop.site, form_bytes(form), form->size);
+        unlink_form();
+    }
+}
+END_TEST
+
+/* Whenever the patches were made, and in whatever order, the old bytes come back. */
+START_TEST(patches_know_the_bytes_that_were_there)
+{
+    const struct nop_form *form = &nops[_i];
+    pp_patch arm, disarm, back, late;
+    link_form(form, 4);
+    ck_assert_int_eq(pp_site_patch(site, loop.site, loop.cold, 0, &disarm), PP_OK);
+    ck_assert_int_eq(pp_site_patch(site, loop.site, loop.cold, 1, &arm), PP_OK);
+    pp_patch_options options = { .size = sizeof options, .journal = &back };
+    ck_assert_int_eq(pp_patch_apply(pool, &arm, 1, &options), PP_OK);
+    ck_assert_int_eq(pp_site_patch(site, loop.site, loop.cold, 0, &late), PP_OK);
+    ck_assert_mem_eq(late.value, disarm.value, HOT_BYTES);
+    ck_assert_mem_eq(late.old, arm.value, HOT_BYTES);
+    ck_assert_int_eq(pp_patch_apply(pool, &disarm, 1, NULL), PP_OK);
+    ck_assert_mem_eq(loop.site, form_bytes(form), form->size);
+    ck_assert_int_eq(pp_patch_apply(pool, &arm, 1, NULL), PP_OK);
+    ck_assert_int_eq(pp_patch_apply(pool, &back, 1, NULL), PP_OK);
+    ck_assert_mem_eq(loop.site, form_bytes(form), form->size);
+}
+END_TEST
+
+/* Code that comes and goes takes no memory, and no want of it changes code. */
+START_TEST(kept_nops_go_with_their_code)
+{
+    pp_pool_stats stats = { .size = sizeof stats };
+    size_t metadata = 0;
+    for (unsigned i = 0; i < 200; i++) {
+        link_form(&nops[i % NOPS], 4 * (i % 16));
+        ck_assert_int_eq(pp_site_arm(site, loop.site, loop.cold, NULL), PP_OK);
+        if (i % 2 == 0)
+            ck_assert_int_eq(pp_site_disarm(site, loop.site, loop.cold, NULL), PP_OK);
+        unlink_form();
+        ck_assert_int_eq(pp_pool_get_stats(pool, &stats), PP_OK);
+        if (i == 20)
+            metadata = stats.metadata;
+    }
+    ck_assert_uint_le(stats.metadata, metadata + 64);
+#if defined __x86_64__
+    pp_fault script = { .call = PP_FAULT_METADATA, .first = 1 };
+    pp_site *other;
+    ck_assert_int_eq(pp_site_destroy(pool, site), PP_OK);
+    ck_assert_int_eq(pp_site_create(pool, &armed, &other), PP_OK);
+    site = other;
+    link_form(&nops[1], 0);
+    ck_assert_int_eq(pp_fault_set(&script, 1), PP_OK);
+    ck_assert_int_eq(pp_site_arm(site, loop.site, loop.cold, NULL), PP_E_NOMEM);
+    ck_assert_int_eq(pp_fault_set(NULL, 0), PP_OK);
+    ck_assert_mem_eq(loop.site, form_bytes(&nops[1]), HOT_BYTES);
+    ck_assert_int_eq(pp_site_arm(site, loop.site, loop.cold, NULL), PP_OK);
+#endif
+}
+END_TEST
+
+static atomic_uint ours, foreign;
+
+static void on_trap(int number, siginfo_t *info, void *context)
+{
+    (void) number, (void) info;
+    atomic_fetch_add(pp_patch_trap(context) ? &ours : &foreign, 1);
+}
+
+/* At each place of a cache line, and across two: threads meet the one or the other. */
+START_TEST(threads_pass_any_nop_at_any_place)
+{
+    struct sigaction action = { .sa_sigaction = on_trap, .sa_flags = SA_SIGINFO };
+    ck_assert_int_eq(sigaction(SIGTRAP, &action, NULL), 0);
+    for (size_t place = 0; place < 64; place += STEP) {
+        const struct nop_form *form = &nops[(place / STEP + (size_t) _i) % NOPS];
+        pthread_t threads[RUNNERS];
+        uint64_t seen[RUNNERS][3] = { 0 };
+        link_form(form, place);
+        atomic_store(&stop, false);
+        for (unsigned i = 0; i < RUNNERS; i++)
+            ck_assert_int_eq(pthread_create(&threads[i], NULL, runner, seen[i]), 0);
+        for (unsigned round = 0; round < 20; round++) {
+            ck_assert_int_eq(pp_site_arm(site, loop.site, loop.cold, NULL), PP_OK);
+            ck_assert_uint_eq(run(50) % 2000000, 1275);
+            ck_assert_int_eq(pp_site_disarm(site, loop.site, loop.cold, NULL), PP_OK);
+            ck_assert_uint_eq(run(50), 1275);
+        }
+        atomic_store(&stop, true);
+        for (unsigned i = 0; i < RUNNERS; i++) {
+            pthread_join(threads[i], NULL);
+            ck_assert_uint_eq(seen[i][2], 0);
+        }
+        ck_assert_mem_eq(loop.site, form_bytes(form), form->size);
+        unlink_form();
+    }
+    ck_assert_uint_eq(atomic_load(&foreign), 0);
+    printf("%u traps\n", atomic_load(&ours));
+}
+END_TEST
+
 /* ---- bytes, of both architectures ------------------------------------------------- */
 
 static const struct {
@@ -267,6 +490,11 @@ int main(void)
     tcase_add_test(tests, armed_refuses_what_it_cannot_check);
     tcase_add_test(tests, pages_that_flip_cannot_be_armed);
     tcase_add_test(tests, threads_meet_one_or_the_other);
+    tcase_add_loop_test(tests, any_nop_at_any_place_is_armed, 0, NOPS);
+    tcase_add_loop_test(tests, what_is_no_nop_is_not_armed, 0, NO_NOPS);
+    tcase_add_loop_test(tests, patches_know_the_bytes_that_were_there, 0, NOPS);
+    tcase_add_test(tests, kept_nops_go_with_their_code);
+    tcase_add_loop_test(tests, threads_pass_any_nop_at_any_place, 0, NOPS < 3 ? NOPS : 3);
     tcase_add_loop_test(tests, cold_bytes, 0, sizeof colds / sizeof colds[0]);
     suite_add_tcase(suite, tests);
     SRunner *all = srunner_create(suite);

@@ -42,12 +42,15 @@
  * flags, are dead; SP is 16-aligned; nothing lives in the red zone (PP_SITE_RED_ZONE
  * lifts that: the call is then made 128 bytes lower).  What the save class does not
  * keep is dead on the way through the stub.  The first byte has any alignment on
- * x86-64, but 8 for PP_SITE_ARMED, and 4 on AArch64.  A host with an emitter of its own
- * writes these bytes with pp_site_record's address, and keeps the distance from the stub's
- * return address to the resume address that pp_emit_site reports with buffer NULL.
+ * x86-64, but 8 where pp_emit_site has emitted PP_SITE_ARMED, and 4 on AArch64.  A host with
+ * an emitter of its own writes these bytes with pp_site_record's address, and keeps the
+ * distance from the stub's return address to the resume address that pp_emit_site reports
+ * with buffer NULL.
  * Code with AVX instructions has done vzeroupper if its class is not V256, V512 or one of
  * their masks, as before a call of C; if it is, the stub does it for C, and behind the site
  * the upper halves are in use again.
+ *
+ * A site of PP_SITE_ARMED may be any NOP of the host's: see pp_site_arm.
  *
  * States:
  *
@@ -292,10 +295,20 @@ PP_API pp_status pp_site_fail(pp_site *site, pp_status why) PP_MUST_CHECK;
 
 /*
  * Arm a site of PP_SITE_ARMED that was linked at `hot`, with its part out of line at `cold`;
- * and disarm it, while threads run it.  A thread that is in the part goes on there.  PP_E_ARG:
- * not such a site and part; PP_E_BUSY: it is armed already, or is not; and what pp_patch_apply
- * returns (patch.h), by which it is done: PP_E_UNSUPPORTED in pools with PP_WX_FLIP.  For many
- * sites with one barrier, pp_site_patch fills in a patch for a batch.
+ * and disarm it, while threads run it.  A thread that is in the part goes on there.
+ *
+ * At `hot` is what pp_emit_site emitted, or a NOP of the host's own.  On x86-64 that is any
+ * NOP of 5 bytes (PP_PATCH_DECLARED in patch.h says which are known), or a longer one whose
+ * bytes from the sixth on are NOPs by themselves, as in compilers' sleds, at any alignment.
+ * Where its first 5 bytes lie in one aligned 8-byte word, they are changed in one store;
+ * elsewhere by PP_PATCH_INT3, and then the host's handler of SIGTRAP has to call
+ * pp_patch_trap.  On AArch64 it is nop: no other hint may be changed while threads execute it.
+ * Disarming brings back the bytes that were there.
+ *
+ * PP_E_ARG: not such a site and part; PP_E_BUSY: it is armed already, or is not, or no such
+ * NOP is there; PP_E_NOMEM; and what pp_patch_apply returns (patch.h), by which it is done:
+ * PP_E_UNSUPPORTED in pools with PP_WX_FLIP.  For many sites with one barrier, pp_site_patch
+ * fills in a patch for a batch; it keeps the NOP, and may be called before or after others.
  */
 PP_API pp_status pp_site_arm(pp_site *site, const void *hot, const void *cold,
                              pp_error *error) PP_MUST_CHECK;

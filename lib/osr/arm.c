@@ -6,18 +6,15 @@
 
 #include "error.h"
 #include "isa/isa.h"
+#include "isa/patch.h"
 #include "memory/pool.h"
+#include "osr/nop.h"
 
 #include <patchpoint/emit.h>
 #include <patchpoint/patch.h>
 
 #include <string.h>
 
-#if defined __x86_64__
-enum { SITE_BYTES = 5, SITE_PROTOCOL = PP_PATCH_WORD };
-#else
-enum { SITE_BYTES = 4, SITE_PROTOCOL = PP_PATCH_BRANCH };
-#endif
 #define COLD_MAX 96
 
 static pp_status emit_cold(struct site *site, int64_t hot, void *buffer, size_t capacity,
@@ -79,26 +76,70 @@ static bool is_cold(struct site *site, const uint8_t *hot, const uint8_t *cold)
         && memcmp(cold + call + 4, bytes + call + 4, layout.bytes - call - 4) == 0;
 }
 
+/* Where the NOP or jump of a site may be read; whether it may be patched is for patch/ to say. */
+static bool is_hot(const struct site *site, const uint8_t *hot, struct code_place *place)
+{
+    return code_at((uintptr_t) hot, place) && place->region->pool == site->record.pool
+        && (uintptr_t) hot - place->start + NOP_BYTES <= place->size;
+}
+
+/* One store where the bytes lie in one word; elsewhere threads wait at a trap. */
+static uint8_t protocol_at(const uint8_t *hot)
+{
+#if defined __x86_64__
+    return (uintptr_t) hot % 8 + NOP_BYTES <= 8 ? PP_PATCH_WORD : PP_PATCH_INT3;
+#else
+    (void) hot;
+    return PP_PATCH_BRANCH;
+#endif
+}
+
+/* The head of a longer NOP is no instruction by itself, so it has to be declared. */
+static bool is_head(const uint8_t *nop)
+{
+#if defined __x86_64__
+    return x86_64_nop_length(nop, NOP_BYTES) != NOP_BYTES;
+#else
+    (void) nop;
+    return false;
+#endif
+}
+
+static pp_status fill_patch(struct site *site, const uint8_t *hot, const uint8_t *cold, bool armed,
+                            const struct code_place *place, pp_patch *patch)
+{
+    size_t bytes;
+    pp_patch result = { .address = hot, .protocol = protocol_at(hot), .bytes = NOP_BYTES,
+                        .flags = PP_PATCH_EXPECT_OLD };
+    uint8_t *nop = armed ? result.old : result.value;
+    pp_status status = pp_emit_jump(isa_host.arch, hot, cold, armed ? result.value : result.old,
+                                    PP_PATCH_BYTES, &bytes);
+    if (status != PP_OK)
+        return status;
+    pool_lock(site->record.pool);
+    nop_find_locked(site, hot, place, nop);
+    if (armed && !nop_keep_locked(site, hot, place, nop))
+        status = PP_E_NOMEM;
+    pool_unlock(site->record.pool);
+    if (is_head(nop))
+        result.flags |= PP_PATCH_DECLARED;
+    if (status == PP_OK)
+        *patch = result;
+    return status;
+}
+
 pp_status pp_site_patch(pp_site *handle, const void *hot, const void *cold, int armed,
                         pp_patch *patch)
 {
     pp_status status;
-    size_t bytes;
+    struct code_place place;
     struct site *site = armed_from(handle, &status);
     if (site == NULL)
         return status;
-    if (hot == NULL || cold == NULL || patch == NULL || !is_cold(site, hot, cold))
+    if (hot == NULL || cold == NULL || patch == NULL || !is_cold(site, hot, cold)
+        || !is_hot(site, hot, &place))
         return PP_E_ARG;
-    pp_patch result = { .address = hot, .protocol = SITE_PROTOCOL, .bytes = SITE_BYTES,
-                        .flags = PP_PATCH_EXPECT_OLD };
-    status = pp_emit_nop(isa_host.arch, SITE_BYTES, armed ? result.old : result.value,
-                         PP_PATCH_BYTES);
-    if (status == PP_OK)
-        status = pp_emit_jump(isa_host.arch, hot, cold, armed ? result.value : result.old,
-                              PP_PATCH_BYTES, &bytes);
-    if (status == PP_OK)
-        *patch = result;
-    return status;
+    return fill_patch(site, hot, cold, armed != 0, &place, patch);
 }
 
 static pp_status change(pp_site *handle, const void *hot, const void *cold, int armed,
@@ -108,7 +149,9 @@ static pp_status change(pp_site *handle, const void *hot, const void *cold, int 
     pp_patch_options options = { .size = sizeof options, .error = error };
     pp_status status = pp_site_patch(handle, hot, cold, armed, &patch);
     if (status != PP_OK)
-        return error_set(error, status, "not an armed site and its part out of line");
+        return error_set(error, status, status == PP_E_NOMEM
+                         ? "no memory for the NOP that a jump replaces"
+                         : "not an armed site and its part out of line");
     return pp_patch_apply(site_from(handle)->record.pool, &patch, 1, &options);
 }
 

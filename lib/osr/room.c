@@ -5,6 +5,7 @@
 #include "osr/room.h"
 
 #include "error.h"
+#include "osr/nop.h"
 
 #include <stddef.h>
 
@@ -37,6 +38,8 @@ static void osr_close(pp_pool *pool)
         return;
     for (struct record *r = state->entries.live; r != NULL; r = r->next)
         entry_clear((struct entry *) ((char *) r - state->entries.offset));
+    for (struct record *r = state->sites.live; r != NULL; r = r->next)
+        nop_forget_locked((struct site *) ((char *) r - state->sites.offset));
     record_list_close(pool, &state->sites);
     record_list_close(pool, &state->entries);
     record_list_close(pool, &state->pins);

@@ -6,6 +6,7 @@
 
 #include "error.h"
 #include "isa/isa.h"
+#include "osr/nop.h"
 #include "osr/room.h"
 #include "osr/site_desc.h"
 #include "sized.h"
@@ -97,6 +98,7 @@ pp_status pp_site_destroy(pp_pool *pool, pp_site *handle)
     record_death(&site->record, handle);
     pool_lock(pool);
     method_leave_locked(site->method);
+    nop_forget_locked(site);
     record_give_locked(&((struct osr_state *) pool_room_state(pool, ROOM_OSR))->sites,
                        &site->record);
     pool_unlock(pool);

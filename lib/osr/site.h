@@ -75,6 +75,7 @@ struct site {
     _Atomic uint64_t hits;     /* since the site last failed, or began */
     _Atomic uint64_t failures; /* since it was last ready, or began */
     _Atomic uint64_t slow_paths, triggers, transitions, refusals;
+    struct nop *nops;          /* of armed places, but for the library's own; under pool_lock */
 };
 
 static inline struct site *site_of(struct site_record *record)
