@@ -68,6 +68,7 @@ check_PROGRAMS += \
 	check_policy \
 	check_pool \
 	check_probe \
+	check_record \
 	check_recording \
 	check_refusals \
 	check_region \
@@ -170,6 +171,7 @@ check_method_SOURCES = tests/check_method.c tests/loop.h tests/snippet.h
 check_policy_SOURCES = tests/check_policy.c tests/loop.h tests/snippet.h
 check_probe_SOURCES = tests/check_probe.c tests/loop.h tests/snippet.h
 check_pool_SOURCES = tests/check_pool.c tests/sanitized.h tests/spans.h
+check_record_SOURCES = tests/check_record.c tests/loop.h tests/snippet.h tests/spans.h
 check_recording_SOURCES = tests/check_recording.c
 check_recording_CPPFLAGS = $(stress_cppflags)
 check_recording_LDADD = libstress.la $(LDADD)

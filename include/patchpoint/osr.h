@@ -148,7 +148,7 @@ typedef enum pp_osr_style {
     PP_BUFFER
 } pp_osr_style;
 
-/* A handle.  What never was one of this process, or whose pool is gone, must not be passed. */
+/* A handle, as site.h has them: any value may be passed, and none is given out twice. */
 typedef struct pp_entry pp_entry;
 
 typedef struct pp_entry_desc {

@@ -88,9 +88,8 @@ PP_API pp_status pp_pool_create(const pp_pool_options *options, pp_pool **pool) 
 
 /*
  * Give everything back: traces, sites, entries, symbols and address space.
- * No thread may be running the pool's code, or using one of its handles.  Those of
- * spans and traces, and tokens, may be kept: they are stale from then on.  Handles of
- * other things must not be passed any more.
+ * No thread may be running the pool's code, or using one of its handles.  Handles and
+ * tokens may be kept: they are stale from then on.
  * NULL is allowed.
  */
 PP_API void pp_pool_destroy(pp_pool *pool);

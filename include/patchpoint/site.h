@@ -103,7 +103,12 @@
 extern "C" {
 #endif
 
-/* Handles.  What never was one of this process, or whose pool is gone, must not be passed. */
+/*
+ * Handles: not addresses.  Any value may be passed; one of something that is gone, with its
+ * pool or before, that is of another kind, or that was never given out, is PP_E_STALE.  No
+ * value is given out twice as long as the process lives: what is stale stays stale.  After
+ * a fork, what parent and child give out means nothing in the other.
+ */
 typedef struct pp_site pp_site;
 typedef struct pp_method pp_method; /* method.h */
 

@@ -54,8 +54,8 @@ PP_API const void *pp_token_code(const pp_token *token);
 
 /*
  * A reference that keeps the token's code: pp_trace_free and pp_trace_retire answer
- * PP_E_BUSY until it is given back.  A handle of its own, so that one that is given
- * back twice is PP_E_STALE.  Both take a lock; pinning may take memory.  PP_E_STALE,
+ * PP_E_BUSY until it is given back.  A handle of its own, as site.h has them, so that one
+ * that is given back twice is PP_E_STALE.  Both take a lock; pinning may take memory.  PP_E_STALE,
  * PP_E_FAULT as pp_token_check, or the pool is another one; PP_E_NOMEM.
  */
 typedef struct pp_pin pp_pin;

@@ -10,6 +10,7 @@
 
 #include "memory/claim.h"
 #include "memory/number.h"
+#include "memory/slot.h"
 #include "os/fault.h"
 #include "os/witness.h"
 
@@ -93,6 +94,7 @@ static void prepare(void)
         lock_pool(pool);
     claim_lock();
     numbers_lock();
+    slots_lock();
     pthread_mutex_lock(&witness_mutex);
     sharing = has_shared_code();
     if (sharing)
@@ -103,6 +105,7 @@ static void prepare(void)
 static void release(void)
 {
     pthread_mutex_unlock(&witness_mutex);
+    slots_unlock();
     numbers_unlock();
     claim_unlock();
     for (pp_pool *pool = pools; pool != NULL; pool = pool->next)

@@ -34,9 +34,11 @@ static uint64_t seal_of(const struct entry *entry)
 
 struct entry *entry_from(const pp_entry *handle)
 {
-    struct entry *entry = handle_address(handle);
-    return entry != NULL && record_is(&entry->record, handle) && entry->seal == seal_of(entry)
-               ? entry : NULL;
+    struct record *record = record_from(handle, RECORD_ENTRY);
+    if (record == NULL)
+        return NULL;
+    struct entry *entry = (struct entry *) ((char *) record - offsetof(struct entry, record));
+    return entry->seal == seal_of(entry) ? entry : NULL;
 }
 
 /* Whether a site keeps what the map reads.  All classes keep the registers that C functions keep. */
@@ -401,7 +403,7 @@ pp_status pp_entry_create(pp_pool *pool, const pp_entry_desc *given, pp_entry **
         return status;
     }
     record_birth(&entry->record);
-    *result = record_handle(entry, &entry->record);
+    *result = record_handle(&entry->record);
     return PP_OK;
 }
 

@@ -69,7 +69,7 @@ static pp_status force_read(const pp_force *given, pp_force *force)
 /* A site that counts in its record comes to its slow path at the next pass. */
 static void hasten(struct site *site)
 {
-    if (!(atomic_load_explicit(&site->record.life, memory_order_acquire) & 1))
+    if (!record_is_alive(&site->record))
         return; /* half made */
     int32_t passes = atomic_load_explicit(&site->head.counter, memory_order_relaxed);
     if (site->desc.kind == PP_SITE_COUNTED && site->desc.counter == PP_COUNTER_SITE

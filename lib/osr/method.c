@@ -9,10 +9,13 @@
 #include "osr/site.h"
 #include "sized.h"
 
+#include <stddef.h>
+
 static struct method *method_from(const pp_method *handle)
 {
-    struct method *method = handle_address(handle);
-    return method != NULL && record_is(&method->record, handle) ? method : NULL;
+    struct record *record = record_from(handle, RECORD_METHOD);
+    return record == NULL ? NULL
+                          : (struct method *) ((char *) record - offsetof(struct method, record));
 }
 
 /* ---- shares of sites ------------------------------------------------------- */
@@ -132,7 +135,7 @@ pp_status pp_method_create(pp_pool *pool, const pp_method_desc *given, pp_method
     method->flags = desc.flags;
     method->host = desc.host;
     record_birth(&method->record);
-    *result = record_handle(method, &method->record);
+    *result = record_handle(&method->record);
     return PP_OK;
 }
 

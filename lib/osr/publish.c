@@ -6,17 +6,20 @@
 
 #include "sized.h"
 
+#include <stddef.h>
+
 #define STATS_BYTES offsetof(pp_site_stats, hits) /* of the first layout */
 
 struct site *site_from(const pp_site *handle)
 {
-    struct site *site = handle_address(handle);
-    return site != NULL && record_is(&site->record, handle) ? site : NULL;
+    struct record *record = record_from(handle, RECORD_SITE);
+    return record == NULL ? NULL
+                          : (struct site *) ((char *) record - offsetof(struct site, record));
 }
 
 pp_site *site_handle(const struct site *site)
 {
-    return record_handle(site, &site->record);
+    return record_handle(&site->record);
 }
 
 pp_status site_refuse(struct site *site, pp_status why)
@@ -202,7 +205,7 @@ static bool take_over(struct site *site, struct entry *entry, uint32_t to, pp_en
                              : (idles ? PP_SITE_IDLE : to) | flags;
         /* Before the step, behind which the host may destroy it. */
         was = word_entry(seen);
-        handle = was == NULL ? NULL : record_handle(was, &was->record);
+        handle = was == NULL ? NULL : record_handle(&was->record);
     } while (!site_step(site, &seen, next));
     if (entry != NULL && was == entry) {
         entry_release(entry); /* it has one reference for this site */
@@ -310,7 +313,7 @@ pp_entry *pp_site_entry(const pp_site *handle)
         const struct entry *entry = word_entry(word);
         if (entry == NULL)
             return NULL;
-        pp_entry *result = record_handle(entry, &entry->record);
+        pp_entry *result = record_handle(&entry->record);
         atomic_thread_fence(memory_order_acquire);
         if (site_word(site) == word)
             return result;

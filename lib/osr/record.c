@@ -26,6 +26,17 @@ static struct record *recycle_locked(struct record_list *list)
     return record;
 }
 
+/* One in which another life can begin. */
+static bool have_slot(struct record *record)
+{
+    if (record->slot != NULL && slot_is_good(record->slot))
+        return true;
+    if (record->slot != NULL)
+        slot_give(record->slot);
+    record->slot = slot_take(record);
+    return record->slot != NULL;
+}
+
 struct record *record_take_locked(pp_pool *pool, struct record_list *list)
 {
     struct record *record = recycle_locked(list);
@@ -35,6 +46,12 @@ struct record *record_take_locked(pp_pool *pool, struct record_list *list)
             return NULL;
         record = (struct record *) (holder + list->offset);
         record->pool = pool;
+        record->kind = list->kind;
+    }
+    if (!have_slot(record)) {
+        record->next = list->free;
+        list->free = record;
+        return NULL;
     }
     record->next = list->live;
     record->link = &list->live;
@@ -46,16 +63,12 @@ struct record *record_take_locked(pp_pool *pool, struct record_list *list)
 
 void record_birth(struct record *record)
 {
-    /* Whoever sees the life sees the fields written before. */
-    atomic_fetch_add_explicit(&record->life, 1, memory_order_release);
+    slot_birth(record->slot);
 }
 
 bool record_death(struct record *record, const void *handle)
 {
-    uint32_t life = atomic_load_explicit(&record->life, memory_order_relaxed);
-    return life_is(life, handle)
-        && atomic_compare_exchange_strong_explicit(&record->life, &life, life + 1,
-                                                   memory_order_acq_rel, memory_order_relaxed);
+    return slot_death(record->slot, (uintptr_t) handle);
 }
 
 void record_give_locked(struct record_list *list, struct record *record)
@@ -75,6 +88,8 @@ void record_list_close(pp_pool *pool, struct record_list *list)
     for (size_t i = 0; i < 2; i++) {
         for (struct record *record = lists[i], *next; record != NULL; record = next) {
             next = record->next;
+            if (record->slot != NULL)
+                slot_give(record->slot);
             pool_meta_free(pool, holder_of(list, record), list->record_size);
         }
     }

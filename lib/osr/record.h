@@ -1,33 +1,37 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Records that handles stand for: sites and entries.
+ * Records that handles stand for: sites, entries, pins, methods.
  *
- * A handle is the record's address with 20 bits of its generation: 16 in the
- * top bits, 4 in the low ones, which an aligned user address leaves free.  The
- * memory of a record is used for records of its kind only until the pool goes,
- * so a stale handle is told apart without touching freed memory.
+ * A handle is that of a slot (slot.h), which a record has as long as its pool lives.
+ * The memory of a record is used for records of its kind only until the pool goes.
  */
 #ifndef OSR_RECORD_H
 #define OSR_RECORD_H
 
+#include "memory/slot.h"
+
 #include <patchpoint/pool.h>
 
-#include <stdatomic.h>
 #include <stdbool.h>
+#include <stddef.h>
 #include <stdint.h>
 
 struct record {
     pp_pool *pool;             /* written once, before the first handle */
     struct record *next;       /* in the list of live or of free records; under pool_lock */
     struct record **link;      /* what points to a live record; under pool_lock */
-    _Atomic uint32_t life;     /* generation * 2, + 1 while alive */
+    struct slot *slot;         /* says whether it is alive; another one only while it is dead */
+    uint32_t kind;             /* enum record_kind; constant */
 };
+
+enum record_kind { RECORD_SITE = 1, RECORD_ENTRY, RECORD_PIN, RECORD_METHOD };
 
 /* All records of a kind in a pool. */
 struct record_list {
     struct record *live, *free; /* under pool_lock */
     size_t record_size;         /* of the struct that begins at `offset` before its record */
     size_t offset;              /* of the struct record in it */
+    enum record_kind kind;
 };
 
 /*
@@ -46,35 +50,22 @@ void record_give_locked(struct record_list *list, struct record *record);
 /* Give the memory of all records back, when the pool goes. */
 void record_list_close(pp_pool *pool, struct record_list *list);
 
-/*
- * The tagged address of the struct that holds a record, and the way back: NULL
- * when the handle is NULL or stale.
- */
-static inline void *record_handle(const void *holder, const struct record *record)
+/* The handle of a record's present life, or of its latest. */
+static inline void *record_handle(const struct record *record)
 {
-    uint32_t tag = atomic_load_explicit(&record->life, memory_order_relaxed) >> 1 & 0xfffff;
-    return (void *) ((uintptr_t) holder | (uintptr_t) (tag >> 4) << 48 | (tag & 15));
+    return (void *) slot_handle(record->slot);
 }
 
-static inline void *handle_address(const void *handle)
+static inline bool record_is_alive(const struct record *record)
 {
-    return (void *) ((uintptr_t) handle & 0x0000fffffffffff0u);
+    return slot_is_alive(record->slot);
 }
 
-static inline uint32_t handle_tag(const void *handle)
+/* The record of this kind that has the handle, alive; or NULL.  Any value may be asked for. */
+static inline struct record *record_from(const void *handle, enum record_kind kind)
 {
-    return (uint32_t) ((uintptr_t) handle >> 48) << 4 | (uint32_t) ((uintptr_t) handle & 15);
-}
-
-/* Whether a record is alive in the generation of this handle. */
-static inline bool life_is(uint32_t life, const void *handle)
-{
-    return (life & 1) && (life >> 1 & 0xfffff) == handle_tag(handle);
-}
-
-static inline bool record_is(const struct record *record, const void *handle)
-{
-    return life_is(atomic_load_explicit(&record->life, memory_order_acquire), handle);
+    struct record *record = slot_find((uintptr_t) handle);
+    return record != NULL && record->kind == kind ? record : NULL;
 }
 
 #endif

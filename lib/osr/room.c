@@ -17,12 +17,16 @@ struct osr_state *osr_state_locked(pp_pool *pool)
     state = pool_meta_alloc(pool, sizeof *state);
     if (state == NULL)
         return NULL;
+    state->sites.kind = RECORD_SITE;
     state->sites.record_size = sizeof(struct site);
     state->sites.offset = offsetof(struct site, record);
+    state->entries.kind = RECORD_ENTRY;
     state->entries.record_size = sizeof(struct entry);
     state->entries.offset = offsetof(struct entry, record);
+    state->pins.kind = RECORD_PIN;
     state->pins.record_size = sizeof(struct pin);
     state->pins.offset = offsetof(struct pin, record);
+    state->methods.kind = RECORD_METHOD;
     state->methods.record_size = sizeof(struct method);
     state->methods.offset = offsetof(struct method, record);
     state->leaving_end = &state->leaving;

@@ -19,10 +19,10 @@ uint64_t word_flags_after(uint64_t word)
 
 uint64_t site_word_of(const struct site *site, const struct entry *entry, uint64_t flags)
 {
-    const uint32_t life = atomic_load_explicit(&entry->record.life, memory_order_relaxed) >> 1;
+    const uint64_t life = (uintptr_t) record_handle(&entry->record);
     const bool asks = entry_is_guarded(entry) || force_marks(policy_force(site_policy(site)));
     return (asks ? PP_SITE_GUARDED : PP_SITE_READY) | (uintptr_t) entry
-           | ((uint64_t) life << 48 & SITE_LIFE) | flags;
+           | (life << 48 & SITE_LIFE) | flags;
 }
 
 static uint64_t target_of(uint64_t word)

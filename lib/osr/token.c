@@ -10,6 +10,7 @@
 #include "osr/room.h"
 
 #include <stdbool.h>
+#include <stddef.h>
 
 /*
  * Whether the place was a live trace's, and still is.  *inside: the address is an instruction's
@@ -73,8 +74,8 @@ pp_status pp_token_resume(pp_thread *thread, const pp_token *token, const pp_res
 
 static struct pin *pin_from(const pp_pin *handle)
 {
-    struct pin *pin = handle_address(handle);
-    return pin != NULL && record_is(&pin->record, handle) ? pin : NULL;
+    struct record *record = record_from(handle, RECORD_PIN);
+    return record == NULL ? NULL : (struct pin *) ((char *) record - offsetof(struct pin, record));
 }
 
 static struct pin *take(pp_pool *pool)
@@ -123,7 +124,7 @@ pp_status pp_token_pin(pp_pool *pool, const pp_token *token, pp_pin **result)
     }
     pin->trace = trace;
     record_birth(&pin->record);
-    *result = record_handle(pin, &pin->record);
+    *result = record_handle(&pin->record);
     return PP_OK;
 }
 
