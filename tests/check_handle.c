@@ -45,14 +45,18 @@ static struct region *region_of(const pp_span_place *place)
     return region_at((uintptr_t) place->execute);
 }
 
-/* As if so many spans had begun in the bucket where the address is: generations that are left. */
+/* As if so many spans had begun in the bucket where the address is that `left` are left, or fewer. */
 static void leave_generations(uintptr_t address, uint32_t left)
 {
     struct region *region = region_at(address);
     struct span_space *space = &region->spans;
     uint32_t unit = (uint32_t) ((address - region->code_lo) >> space->shift);
-    require(left > 0);
-    *extents_births(&space->extents, unit_bucket(unit)) = SPAN_GENERATION_MAX - space->floor - left;
+    uint32_t most = SPAN_GENERATION_MAX - space->floor - left;
+    pthread_mutex_lock(&region->lock);
+    uint32_t *births = extents_births(&space->extents, unit_bucket(unit));
+    if (*births < most)
+        *births = most;
+    pthread_mutex_unlock(&region->lock);
 }
 
 /* ---- all values that were given out ----------------------------------- */
@@ -211,11 +215,7 @@ START_TEST(a_used_up_region_is_followed_by_another)
     size_t bucket = 256 * place.unit;
     for (unsigned i = 0; region == first; i++) {
         require(i < 4 * (2 << 20) / bucket);
-        uintptr_t address = (uintptr_t) place.execute;
-        uint32_t *births = extents_births(&first->spans.extents,
-                                          unit_bucket((uint32_t) ((address - first->code_lo) / place.unit)));
-        if (*births < SPAN_GENERATION_MAX / 2)
-            leave_generations(address, 2);
+        leave_generations((uintptr_t) place.execute, 2);
         note(&values, take_host(pool, 64, &place));
         region = region_of(&place);
         if (i % 64 == 0)
@@ -386,14 +386,8 @@ static void *churn(void *argument)
             require(pp_span_free(worker->pool, *at) == PP_OK);
         *at = take_host(worker->pool, 1 + next_random(&worker->random) % 500, &place);
         note(&worker->values, *at);
-        struct region *region = region_of(&place);
         pp_span *tail;
-        pthread_mutex_lock(&region->lock);
-        uint32_t *births = extents_births(&region->spans.extents,
-            unit_bucket((uint32_t) (((uintptr_t) place.execute - region->code_lo) / place.unit)));
-        if (*births < SPAN_GENERATION_MAX / 2)
-            *births = SPAN_GENERATION_MAX - 20 - region->spans.floor;
-        pthread_mutex_unlock(&region->lock);
+        leave_generations((uintptr_t) place.execute, 20);
         if (place.bytes > place.unit && i % 3 == 0) {
             pp_status status = pp_span_split(worker->pool, *at, place.unit, &tail);
             require(status == PP_OK || status == PP_E_NOMEM);
