@@ -189,6 +189,40 @@ START_TEST(frames_are_told_from_instructions)
 }
 END_TEST
 
+/* ---- entries ------------------------------------------------------------------ */
+
+static const struct {
+    const struct isa *isa;
+    unsigned distance; /* 0: nothing certain */
+    struct code code;
+} entries[] = {
+    { X, 16, { "endbr64; push %rbp; mov %rsp, %rbp; ret", "f3 0f 1e fa 55 48 89 e5 c3" } },
+    { X, 0, { "push %rbx; push %rbp; mov %rsp, %rbp", "53 55 48 89 e5" } },
+    { X, 0, { "mov %rsp, %rbp; ret", "48 89 e5 c3" } },
+    { X, 0, { "ret", "c3" } },
+    { A, 16, { "stp x29, x30, [sp, #-16]!; mov x29, sp", "fd7bbfa9 fd030091" } },
+    { A, 64, { "bti c; paciasp; stp x29, x30, [sp, #-64]!; mov x29, sp",
+               "5f2403d5 3f2303d5 fd7bbca9 fd030091" } },
+    { A, 16, { "sub sp, sp, #48; stp x29, x30, [sp, #32]; add x29, sp, #32",
+               "ffc300d1 fd7b02a9 fd830091" } },
+    { A, 0, { "stp x29, x30, [sp, #-16]!; ret", "fd7bbfa9 c0035fd6" } },
+    { A, 0, { "add x29, sp, #32", "fd830091" } },
+    { A, 0, { "", "" } },
+};
+
+START_TEST(records_made_at_the_entry_are_measured)
+{
+    uint8_t bytes[CODE_MAX];
+    size_t size = code_bytes(&entries[_i].code, bytes);
+    const struct frame_code code = { bytes, CODE_PLACE, size, 16 };
+    uint64_t distance = 0;
+    bool made = frame_made_at_entry(entries[_i].isa->frame, &code, &distance);
+    ck_assert_int_eq(made, entries[_i].distance != 0);
+    if (made)
+        ck_assert_uint_eq(distance, entries[_i].distance);
+}
+END_TEST
+
 /* ---- bytes of any kind ------------------------------------------------------ */
 
 static uint64_t state;
@@ -237,6 +271,8 @@ START_TEST(random_bytes_are_never_read_past_their_end)
         const struct frame_machine *machine = (arm ? &isa_aarch64 : &isa_x86_64)->frame;
         proven += frame_find(machine, &query, &answer) == FRAME_PROVEN;
         (void) frame_find_returned(machine, &query, &answer);
+        uint64_t distance;
+        (void) frame_made_at_entry(machine, &query.code, &distance);
         if (x86_decode(bytes, size, &insn))
             ck_assert(insn.length >= 1 && insn.length <= 15 && insn.length <= size);
     }
@@ -251,6 +287,8 @@ int main(void)
     TCase *tests = tcase_create("frame");
     tcase_set_timeout(tests, 30);
     tcase_add_loop_test(tests, frames_are_told_from_instructions, 0, sizeof table / sizeof *table);
+    tcase_add_loop_test(tests, records_made_at_the_entry_are_measured, 0,
+                        sizeof entries / sizeof *entries);
     tcase_add_test(tests, random_bytes_are_never_read_past_their_end);
     suite_add_tcase(suite, tests);
     SRunner *runner = srunner_create(suite);

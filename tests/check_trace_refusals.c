@@ -161,6 +161,35 @@ START_TEST(descriptions_are_validated)
 }
 END_TEST
 
+/* A record that the first instructions make where the rule has none. */
+START_TEST(code_that_contradicts_its_rule_is_refused)
+{
+#if defined __x86_64__
+    static const uint8_t bytes[] = { 0x55, 0x48, 0x89, 0xe5, 0xc9, 0xc3 };
+    static const uint32_t wrong = 0, right = 16;
+#else
+    static const uint32_t bytes[] = { 0xa9be7bfd, 0x910003fd, 0xa8c27bfd, 0xd65f03c0 };
+    static const uint32_t wrong = 16, right = 32;
+#endif
+    pp_trace *trace = NULL;
+    start(false, false);
+    pp_frame_rule rule = { .size = sizeof rule, .kind = PP_FRAME_RECORD, .cfa_offset = wrong };
+    pp_trace_desc desc = { .size = sizeof desc, .code = bytes, .code_size = sizeof bytes,
+                           .frame = &rule, .error = &reason };
+#if !defined __x86_64__
+    pp_pool_stats before = stats();
+    ck_assert_int_eq(pp_trace_link(pool, &desc, &trace), PP_E_ARG);
+    ck_assert_str_eq(reason.text, "frame.cfa_offset: 16, but the code's frame record is 32 bytes "
+                                  "below the caller's SP");
+    assert_same(&before);
+#endif
+    rule.cfa_offset = right;
+    ck_assert_msg(pp_trace_link(pool, &desc, &trace) == PP_OK, "%s", reason.text);
+    free_trace(trace);
+    stop();
+}
+END_TEST
+
 START_TEST(a_trace_larger_than_a_region_is_refused)
 {
     pp_pool_options options = { .size = sizeof options, .near = { (void *) target_0 },
@@ -246,6 +275,7 @@ int main(void)
     tcase_add_loop_test(tests, a_refused_relocation_is_named_and_leaves_nothing, 0,
                         2 * (int) (sizeof refusals / sizeof *refusals));
     tcase_add_test(tests, descriptions_are_validated);
+    tcase_add_test(tests, code_that_contradicts_its_rule_is_refused);
     tcase_add_test(tests, a_trace_larger_than_a_region_is_refused);
     tcase_add_loop_test(tests, what_cannot_be_written_leaves_nothing, 0, 2);
     suite_add_tcase(suite, tests);

@@ -5,6 +5,22 @@
  * A rule holds for a whole region, so that unwinders are told once and never
  * again for a trace.  On both architectures a frame record is two words at FP
  * (rbp; x29): the caller's FP, and the return address.
+ *
+ * PP_FRAME_RECORD promises that at every call the frame record is complete and FP points to
+ * it.  Anywhere else the record may be half made, half gone, or not there: the walker finds out.
+ * `cfa_offset` is the distance from the record to the caller's SP, the same in all code of
+ * one rule.  On x86-64 it is 16, since the return address is pushed right above.  On AArch64
+ * it depends on where in its frame the code has the record:
+ *
+ *      stp x29, x30, [sp, #-n]!                       at the bottom: n, so a rule for each n
+ *      mov x29, sp
+ *
+ *      sub sp, sp, #n                                 on top: n - k, mostly 16, whatever n is
+ *      stp x29, x30, [sp, #k]
+ *      add x29, sp, #k
+ *
+ * A trace whose first instructions make a record at another distance than its rule has is
+ * refused.
  */
 #ifndef PATCHPOINT_FRAME_H
 #define PATCHPOINT_FRAME_H

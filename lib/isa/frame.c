@@ -430,12 +430,42 @@ static bool no_need(void *context, uint64_t target)
     return false;
 }
 
+/* What a path may ask of code that is not running. */
+static struct frame_query query_alone(const struct frame_code *code, uint64_t pc)
+{
+    return (struct frame_query) { .pc = pc, .code = *code, .target = no_target,
+                                  .literal = no_literal, .needs_record = no_need };
+}
+
+bool frame_made_at_entry(const struct frame_machine *machine, const struct frame_code *code,
+                         uint64_t *distance)
+{
+    enum { ENTRY_STEPS = 16, ANYWHERE = 1 << 30 };
+    struct frame_query query = query_alone(code, code->start);
+    query.sp = ANYWHERE;
+    query.link = 1;
+    struct frame_path path = path_at(machine, &query);
+    for (unsigned i = 0; i < ENTRY_STEPS && !path.fp_is_set && is_inside(code, path.pc); i++) {
+        size_t at = (size_t) (path.pc - code->start);
+        struct frame_step step = machine->step(&query, &path, code->bytes + at, code->size - at);
+        if (step.event != FRAME_NEXT)
+            return false;
+        path.pc += step.length;
+    }
+    if (!path.fp_is_set
+        || frame_load(machine, &query, &path, path.fp.n).kind != VALUE_INITIAL)
+        return false;
+    struct frame_value link = frame_load(machine, &query, &path, path.fp.n + WORD);
+    bool beside = machine->record_has_cfa ? path.fp.n + WORD == query.sp
+                                          : link.kind == VALUE_INITIAL && link.n == query.link;
+    *distance = query.sp - path.fp.n + (machine->record_has_cfa ? WORD : 0);
+    return beside;
+}
+
 bool frame_behind_call(const struct frame_machine *machine, const struct frame_code *code,
                        uint64_t from, uint64_t pc, bool *popped)
 {
-    const struct frame_query query = { .pc = from, .code = *code, .target = no_target,
-                                       .literal = no_literal,
-                                       .needs_record = no_need };
+    const struct frame_query query = query_alone(code, from);
     struct frame_path path = path_at(machine, &query);
     while (path.pc < pc && is_inside(code, path.pc)) {
         size_t at = (size_t) (path.pc - code->start);

@@ -157,6 +157,13 @@ enum frame_proof frame_find_returned(const struct frame_machine *machine,
                                      struct frame_answer *answer);
 
 /*
+ * Whether code that is entered at code->start as functions are makes a frame record in its first
+ * instructions, before any branch; *distance: from the record to the CFA.
+ */
+bool frame_made_at_entry(const struct frame_machine *machine, const struct frame_code *code,
+                         uint64_t *distance);
+
+/*
  * `pc` lies in code of the library's emitters that a call to one of its stubs comes
  * right before.  Follows the instructions from `from`, the call's return address, where
  * FP has the frame's record, to pc.  False: they do not lead there in a straight line.

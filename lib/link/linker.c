@@ -51,6 +51,20 @@ static pp_status validate(const pp_trace_desc *desc)
     return PP_OK;
 }
 
+/* Code that makes a frame record where its rule has none.  Only what is certain: at the entry. */
+static pp_status check_rule(const pp_trace_desc *desc, const struct frame_rule *rule)
+{
+    uint64_t distance;
+    const struct frame_code code = { (const uint8_t *) desc->code + desc->entry, desc->entry,
+                                     desc->code_size - desc->entry, rule->cfa_offset };
+    if (rule->kind != PP_FRAME_RECORD || !frame_made_at_entry(isa_host.frame, &code, &distance)
+        || distance == rule->cfa_offset)
+        return PP_OK;
+    return error_set(desc->error, PP_E_ARG, "frame.cfa_offset: %u, but the code's frame record is "
+                     "%u bytes below the caller's SP", (unsigned) rule->cfa_offset,
+                     (unsigned) distance);
+}
+
 /* All that linking and measuring have in common before a place is looked for. */
 static pp_status prepare(pp_pool *pool, const pp_trace_desc *desc, struct plan *plan,
                          const struct frame_rule **rule, struct link **link)
@@ -61,6 +75,8 @@ static pp_status prepare(pp_pool *pool, const pp_trace_desc *desc, struct plan *
 
     if (status == PP_OK)
         status = frame_rule_from(desc->frame, &asked, desc->error);
+    if (status == PP_OK)
+        status = check_rule(desc, &asked);
     if (status == PP_OK)
         status = pool_find_rule(pool, &asked, &found, desc->error);
     if (status != PP_OK)

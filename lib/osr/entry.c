@@ -372,6 +372,20 @@ static pp_status add_transition(struct entry *entry, const pp_entry_desc *desc,
     return transition_link(pool, entry, desc->error);
 }
 
+/* The body goes on in tier-0's frame: their rules have the CFA at one place. */
+static pp_status check_rule(const pp_entry_desc *desc, const struct plan *plan)
+{
+    struct code_place place;
+    if (desc->style == PP_BUFFER || !code_at((uintptr_t) desc->code, &place) || place.owner == NULL)
+        return PP_OK;
+    const struct frame_rule *rule = owner_rule(place.owner);
+    if ((rule->kind != PP_FRAME_OSR && rule->kind != PP_FRAME_RECORD)
+        || rule->cfa_offset == plan->tier0.cfa_offset)
+        return PP_OK;
+    return error_set(desc->error, PP_E_ABI, "tier0.cfa_offset: %u, and the rule of the body has %u",
+                     (unsigned) plan->tier0.cfa_offset, (unsigned) rule->cfa_offset);
+}
+
 pp_status pp_entry_create(pp_pool *pool, const pp_entry_desc *given, pp_entry **result)
 {
     pp_entry_desc desc;
@@ -386,10 +400,12 @@ pp_status pp_entry_create(pp_pool *pool, const pp_entry_desc *given, pp_entry **
     status = trace_hold(pool, (uintptr_t) desc.code, &trace);
     if (status != PP_OK)
         return error_set(desc.error, status, "code: not in a committed trace of this pool");
-    struct entry *entry = take(pool);
+    status = check_rule(&desc, &plan);
+    struct entry *entry = status == PP_OK ? take(pool) : NULL;
     if (entry == NULL) {
         trace_release(pool, trace);
-        return error_set(desc.error, PP_E_NOMEM, "no memory for an entry");
+        return status != PP_OK ? status
+                               : error_set(desc.error, PP_E_NOMEM, "no memory for an entry");
     }
     fill_in(entry, &desc, &plan);
     entry->trace = trace;
