@@ -73,8 +73,15 @@ struct anchor {
     uintptr_t cookie;   /* thread's cookie ^ address of this record */
 };
 
-/* The one return address of pp_enter: the end of every activation. */
-extern const char enter_return[] __attribute__((visibility("hidden")));
+/*
+ * The one return address of pp_enter: the end of every activation.  It has no symbol in the
+ * code, which tools would show in place of pp_enter, so its distance from here is kept.
+ */
+extern const int32_t enter_return_distance __attribute__((visibility("hidden")));
+#define enter_return ((const char *) &enter_return_distance + enter_return_distance)
+
+/* Called by pp_enter on a stack that is not the thread's: note where a signal stack is. */
+void enter_elsewhere(pp_thread *thread) __attribute__((visibility("hidden")));
 
 /* Targets of a site's call, one for each save class.  Not C functions. */
 extern const char patchpoint_abi[] __attribute__((visibility("hidden")));

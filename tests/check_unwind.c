@@ -412,6 +412,8 @@ static void visit(ucontext_t *context, void *unused)
     if (now.follow)
         balance_follow(&now.balance, pc, sp);
     track(context);
+    if (place == IN_C && now.depth > 0 && now.thread->anchor == 0)
+        return; /* C that pp_enter calls before it makes its record */
 
 #if defined __x86_64__
     uintptr_t leaf_cfa = sp + 8;
@@ -751,6 +753,27 @@ static void resuming(void)
     enter(world.tier0, outer);
 }
 
+/* pp_enter on a signal stack, which a context is put on. */
+static ucontext_t back;
+static char signal_stack[65536];
+
+static void on_signal_stack(void)
+{
+    struct frames_call *outer = call_init(0);
+    outer->visible = on_visible;
+    enter(world.tier0, outer);
+}
+
+static void elsewhere(void)
+{
+    ucontext_t there;
+    ck_assert_int_eq(getcontext(&there), 0);
+    there.uc_stack = (stack_t) { .ss_sp = signal_stack, .ss_size = sizeof signal_stack };
+    there.uc_link = &back;
+    makecontext(&there, on_signal_stack, 0);
+    ck_assert_int_eq(swapcontext(&back, &there), 0);
+}
+
 static void expect_nothing_wrong(void)
 {
     ck_assert_msg(now.wrong_walks + now.wrong_libunwind + now.wrong_libgcc == 0,
@@ -815,6 +838,14 @@ START_TEST(every_instruction)
 #endif
     step_scenario(resuming);
     report("resuming");
+    stack_t stack = { .ss_sp = signal_stack, .ss_size = sizeof signal_stack }, before;
+    ck_assert_int_eq(sigaltstack(&stack, &before), 0);
+    elsewhere(); /* it notes the stack; until then pp_enter is C for the walker */
+    ck_assert_uint_eq(world.thread.signal_lo, (uintptr_t) signal_stack);
+    now.others = false;
+    step_scenario(elsewhere);
+    report("elsewhere");
+    ck_assert_int_eq(sigaltstack(&before, NULL), 0);
     expect_nothing_wrong();
     ck_assert_uint_gt(now.frames_seen, now.visits);
     ck_assert_uint_eq(world.produced, world.method_count);

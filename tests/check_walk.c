@@ -12,6 +12,7 @@
 #include "stub.h"
 
 #include <check.h>
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -388,6 +389,74 @@ START_TEST(a_frame_without_a_rule_ends_the_walk)
 }
 END_TEST
 
+/* ---- a signal stack -------------------------------------------------------- */
+
+static pp_thread caller;
+static struct frames_call *handlers_call;
+static unsigned walks;
+
+static void walk_here(struct frames_call *call, unsigned activations)
+{
+    pp_walk walk;
+    pp_frame frame = { .size = sizeof frame };
+    unsigned number = 0;
+    for (pp_walk_begin(&walk, call->thread, NULL); pp_walk_next(&walk, &frame); number++) {
+        static const pp_walk_kind kinds[] = { PP_WALK_STUB, PP_WALK_TRACE, PP_WALK_ENTRY };
+        ck_assert_int_eq(frame.verdict, PP_VERDICT_VALID);
+        ck_assert_int_eq(frame.kind, kinds[number % 3]);
+        if (frame.kind == PP_WALK_STUB)
+            ck_assert_str_eq(frame.name, "pp_leave");
+    }
+    ck_assert_int_eq(walk.end, PP_END_ROOT);
+    ck_assert_uint_eq(number, 3 * activations);
+    walks++;
+}
+
+static void in_handler(struct frames_call *call)
+{
+    walk_here(call, 2);
+}
+
+static void on_signal(int number)
+{
+    (void) number;
+    pp_enter(&caller, pp_trace_entry(tier0), (uintptr_t) handlers_call, 0, 0, 0);
+}
+
+static void raise_it(struct frames_call *call)
+{
+    walk_here(call, 1);
+    ck_assert_int_eq(raise(SIGUSR1), 0);
+    walk_here(call, 1);
+}
+
+START_TEST(activations_on_a_signal_stack)
+{
+    static char room[65536];
+    static union {
+        struct frames_shadow shadow;
+        char room[sizeof(struct frames_shadow) + 128];
+    } shadow;
+    ck_assert_int_eq(pp_thread_init(&caller, NULL, NULL), PP_OK);
+    struct frames_call outer = { .thread = &caller, .leave = pp_leave, .shadow = &shadow.shadow,
+                                 .visible = raise_it }, inner = outer;
+    inner.visible = in_handler;
+    handlers_call = &inner;
+    stack_t other = { .ss_sp = room, .ss_size = sizeof room }, before;
+    struct sigaction action = { .sa_handler = on_signal, .sa_flags = SA_ONSTACK }, old;
+    ck_assert_int_eq(sigaltstack(&other, &before), 0);
+    ck_assert_int_eq(sigaction(SIGUSR1, &action, &old), 0);
+    walks = 0;
+    for (int i = 0; i < 2; i++)
+        pp_enter(&caller, pp_trace_entry(tier0), (uintptr_t) &outer, 0, 0, 0);
+    ck_assert_uint_eq(walks, 6);
+    ck_assert_uint_eq(caller.signal_lo, (uintptr_t) room);
+    ck_assert_uint_eq(caller.signal_hi, (uintptr_t) room + sizeof room);
+    sigaction(SIGUSR1, &old, NULL);
+    sigaltstack(&before, NULL);
+}
+END_TEST
+
 START_TEST(limits_and_misuse)
 {
     pp_walk walk;
@@ -573,6 +642,7 @@ int main(void)
     tcase_add_test(tests, starts_are_checked);
     tcase_add_test(tests, activations_in_C);
     tcase_add_test(tests, a_frame_without_a_rule_ends_the_walk);
+    tcase_add_test(tests, activations_on_a_signal_stack);
     tcase_add_test(tests, limits_and_misuse);
     tcase_add_test(tests, random_stacks_never_fault);
     tcase_add_test(tests, names);

@@ -18,6 +18,8 @@
  *      FP - 160    thread
  *      FP - 192    activation record: previous, exit_fp, fp, cookie    <- sp
  *
+ *      if (not on the thread's own stack)
+ *          enter_elsewhere(thread);
  *      anchor = { thread->anchor, thread->exit_fp, FP, thread->cookie ^ &anchor };
  *      thread->anchor = &anchor;
  *      thread->exit_fp = 0;
@@ -54,9 +56,17 @@
 #define THREAD AT(-160)
 #define ANCHOR(field) AT(PP_ENTER_ANCHOR_OFFSET + (field))
 
-    HIDDEN(enter_return)
-    .globl enter_return
+    .section .rodata
+    .balign 4
+    HIDDEN(enter_return_distance)
+    .globl enter_return_distance
+    .type enter_return_distance, %object
+    .size enter_return_distance, 4
+enter_return_distance:
+    .long   .Lenter_return - enter_return_distance
+    .text
     HIDDEN(enter_personality)
+    HIDDEN(enter_elsewhere)
 
 FUNC(pp_enter)
     .cfi_personality 0x1b, enter_personality /* DW_EH_PE_pcrel | DW_EH_PE_sdata4 */
@@ -100,6 +110,25 @@ FUNC(pp_enter)
     str     x9, [SAVE_FPCR]
     str     x0, [THREAD]
 
+    ldp     x9, x10, [x0, #PP_THREAD_STACK_LO]
+    mov     x11, sp
+    cmp     x11, x9
+    ccmp    x11, x10, #2, hs        /* else as if not below */
+    b.lo    .Lenter_here
+    mov     x19, x1
+    mov     x20, x2
+    mov     x21, x3
+    mov     x22, x4
+    mov     x23, x5
+    bl      enter_elsewhere
+    ldr     x0, [THREAD]
+    mov     x1, x19
+    mov     x2, x20
+    mov     x3, x21
+    mov     x4, x22
+    mov     x5, x23
+.Lenter_here:
+
     ldr     x9, [x0, #PP_THREAD_ANCHOR]
     ldr     x10, [x0, #PP_THREAD_EXIT_FP]
     ldr     x11, [x0, #PP_THREAD_COOKIE]
@@ -116,7 +145,7 @@ FUNC(pp_enter)
     mov     x2, x4
     mov     x3, x5
     blr     x16
-enter_return:
+.Lenter_return:
     add     x29, sp, #FRAME
 
     ldr     x9, [THREAD]
@@ -168,6 +197,5 @@ enter_return:
     ret
 .Lpp_enter_end:
 END(pp_enter)
-    .size enter_return, 0
 
     STUB_ROW(pp_enter, STUB_ENTER)

@@ -19,6 +19,8 @@
  *      FP - 88     MXCSR, x87 control word
  *      FP - 96     scratch                                     <- rsp
  *
+ *      if (not on the thread's own stack)
+ *          enter_elsewhere(thread);
  *      anchor = { thread->anchor, thread->exit_fp, FP, thread->cookie ^ &anchor };
  *      thread->anchor = &anchor;
  *      thread->exit_fp = 0;
@@ -56,9 +58,17 @@
 /* MXCSR without its six sticky exception flags, which belong to the program. */
 #define MXCSR_CONTROL 0xffc0
 
-    HIDDEN(enter_return)
-    .globl enter_return
+    .section .rodata
+    .balign 4
+    HIDDEN(enter_return_distance)
+    .globl enter_return_distance
+    .type enter_return_distance, @object
+    .size enter_return_distance, 4
+enter_return_distance:
+    .long   .Lenter_return - enter_return_distance
+    .text
     HIDDEN(enter_personality)
+    HIDDEN(enter_elsewhere)
 
 FUNC(pp_enter)
     .cfi_personality 0x1b, enter_personality /* DW_EH_PE_pcrel | DW_EH_PE_sdata4 */
@@ -84,6 +94,25 @@ FUNC(pp_enter)
     stmxcsr SAVE_MXCSR
     fnstcw  SAVE_X87CW
 
+    cmp     PP_THREAD_STACK_LO(%rdi), %rsp
+    jb      .Lenter_elsewhere
+    cmp     PP_THREAD_STACK_HI(%rdi), %rsp
+    jb      .Lenter_here
+.Lenter_elsewhere:
+    mov     %rsi, %rbx
+    mov     %rdx, %r12
+    mov     %rcx, %r13
+    mov     %r8, %r14
+    mov     %r9, %r15
+    call    enter_elsewhere
+    mov     THREAD, %rdi
+    mov     %rbx, %rsi
+    mov     %r12, %rdx
+    mov     %r13, %rcx
+    mov     %r14, %r8
+    mov     %r15, %r9
+.Lenter_here:
+
     mov     PP_THREAD_ANCHOR(%rdi), %rax
     mov     %rax, ANCHOR(PP_ANCHOR_PREVIOUS)
     mov     PP_THREAD_EXIT_FP(%rdi), %rax
@@ -102,7 +131,7 @@ FUNC(pp_enter)
     mov     %r8, %rdx
     mov     %r9, %rcx
     call    *%r11
-enter_return:
+.Lenter_return:
     lea     FRAME(%rsp), %rbp
 
     mov     THREAD, %rcx
@@ -146,6 +175,5 @@ enter_return:
     ret
 .Lpp_enter_end:
 END(pp_enter)
-    .size enter_return, 0
 
     STUB_ROW(pp_enter, STUB_ENTER)

@@ -29,13 +29,15 @@ typedef struct pp_thread {
     uintptr_t stack_hi;
     uintptr_t cookie;
     uintptr_t buffers;
-    uintptr_t reserved[2];
+    uintptr_t signal_lo;
+    uintptr_t signal_hi;
 } pp_thread;
 
 /*
  * Prepare a thread record.  stack_lo and stack_hi bound the stack that the
  * thread will run on; both NULL: the calling thread's own stack, which the
- * operating system is asked for.  Errors: PP_E_ARG, PP_E_SYSTEM.
+ * operating system is asked for.  A signal stack need not be named: pp_enter notices it.
+ * Errors: PP_E_ARG, PP_E_SYSTEM.
  */
 PP_API pp_status pp_thread_init(pp_thread *thread, const void *stack_lo,
                                 const void *stack_hi) PP_MUST_CHECK;
@@ -44,7 +46,10 @@ PP_API pp_status pp_thread_init(pp_thread *thread, const void *stack_lo,
  * Call compiled code with up to four arguments by the C calling convention and
  * return what it returns.  All callee-saved registers are kept, even if the
  * code does not.  C++ exceptions and unwinders pass through; for longjmp see
- * pp_thread_rewind.  Nests.  Takes no lock and makes no system call.
+ * pp_thread_rewind.  Nests, also on a signal stack (sigaltstack) while the thread's own stack is
+ * in compiled code: the first time there the system is asked where that is, unless the stack
+ * has SS_AUTODISARM, which hides it; walks end there then.  Else makes no system call.
+ * Takes no lock.
  */
 PP_API uintptr_t pp_enter(pp_thread *thread, const void *code, uintptr_t a, uintptr_t b,
                           uintptr_t c, uintptr_t d);

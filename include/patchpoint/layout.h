@@ -13,6 +13,8 @@
 #define PP_THREAD_STACK_LO 16   /* lowest address of the stack */
 #define PP_THREAD_STACK_HI 24   /* one past the highest */
 #define PP_THREAD_COOKIE 32     /* mixed into every activation record */
+#define PP_THREAD_SIGNAL_LO 48  /* the same of a signal stack that pp_enter was called on, or 0 */
+#define PP_THREAD_SIGNAL_HI 56
 #define PP_THREAD_SIZE 64
 
 /* An activation record, written by pp_enter in its own frame. */

@@ -15,6 +15,7 @@
 #include "sized.h"
 
 #include "stub.h"
+#include "thread_stack.h"
 
 #include <stddef.h>
 
@@ -81,11 +82,11 @@ pp_status entry_check(const pp_entry *handle, const pp_pool *pool, const pp_site
 
 pp_status entry_admit(const struct entry *entry, pp_thread *thread, uintptr_t fp, uintptr_t sp)
 {
+    const struct thread_stack stack = thread_stack_of(thread, sp);
     if (!tier0_has_sp(&entry->tier0, fp, sp))
         return PP_E_ABI;
     if ((entry->flags & PP_ENTRY_CHECK_STACK)
-        && (sp < thread->stack_lo || sp > thread->stack_hi
-            || sp - thread->stack_lo < entry->stack_bytes))
+        && (stack.hi == 0 || sp - stack.lo < entry->stack_bytes))
         return PP_E_STACK;
     /* Last: nobody would give it back. */
     if (entry->style == PP_BUFFER)

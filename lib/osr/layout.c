@@ -19,6 +19,8 @@ AT(PP_THREAD_ANCHOR, pp_thread, anchor);
 AT(PP_THREAD_EXIT_FP, pp_thread, exit_fp);
 AT(PP_THREAD_STACK_LO, pp_thread, stack_lo);
 AT(PP_THREAD_STACK_HI, pp_thread, stack_hi);
+AT(PP_THREAD_SIGNAL_LO, pp_thread, signal_lo);
+AT(PP_THREAD_SIGNAL_HI, pp_thread, signal_hi);
 AT(PP_THREAD_COOKIE, pp_thread, cookie);
 IS(PP_THREAD_SIZE, sizeof(pp_thread));
 

@@ -10,6 +10,7 @@
 #include "memory/pool.h"
 
 #include "stub.h"
+#include "thread_stack.h"
 
 #include <patchpoint/osr.h>
 
@@ -30,8 +31,7 @@ static bool is_code(uintptr_t pc)
 
 static bool in_stack(const pp_thread *thread, uintptr_t address, size_t bytes)
 {
-    return address >= thread->stack_lo && address < thread->stack_hi
-        && thread->stack_hi - address >= bytes;
+    return thread_stack_holds(thread, address, bytes);
 }
 
 /* The newest activation record, or NULL if there is none or it is not what pp_enter wrote. */

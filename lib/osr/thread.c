@@ -4,7 +4,12 @@
 
 #include <patchpoint/activation.h>
 
+#include "stub.h"
+#include "thread_stack.h"
+
+#include <errno.h>
 #include <pthread.h>
+#include <signal.h>
 #include <stdatomic.h>
 #include <string.h>
 #include <sys/auxv.h>
@@ -59,6 +64,27 @@ pp_status pp_thread_init(pp_thread *thread, const void *stack_lo, const void *st
         return PP_E_ARG;
     *thread = (pp_thread) { .stack_lo = lo, .stack_hi = hi, .cookie = draw_cookie() };
     return PP_OK;
+}
+
+/*
+ * A handler that interrupts this one is on the same signal stack: it finds bounds that are
+ * empty, or right.
+ */
+void enter_elsewhere(pp_thread *thread)
+{
+    uintptr_t here = (uintptr_t) __builtin_frame_address(0);
+    int number = errno;
+    stack_t stack;
+    if (thread_stack_holds(thread, here, 1))
+        return;
+    if (sigaltstack(NULL, &stack) == 0 && here - (uintptr_t) stack.ss_sp < stack.ss_size) {
+        thread->signal_hi = 0;
+        atomic_signal_fence(memory_order_seq_cst);
+        thread->signal_lo = (uintptr_t) stack.ss_sp;
+        atomic_signal_fence(memory_order_seq_cst);
+        thread->signal_hi = (uintptr_t) stack.ss_sp + stack.ss_size;
+    }
+    errno = number;
 }
 
 pp_mark pp_thread_mark(const pp_thread *thread)

@@ -6,6 +6,7 @@
 
 #include "isa/isa.h"
 #include "link/trace.h"
+#include "thread_stack.h"
 
 #include <string.h>
 
@@ -20,11 +21,15 @@ enum {
 #endif
 };
 
-/* Written as subtractions: fp + 16 wraps for an fp just below 2^64. */
 bool check_in_stack(const pp_thread *thread, uintptr_t address, size_t size)
 {
-    uintptr_t lo = thread->stack_lo, hi = thread->stack_hi;
-    return lo < hi && size <= hi - lo && address - lo <= hi - lo - size;
+    return thread_stack_holds(thread, address, size);
+}
+
+bool check_same_stack(const pp_thread *thread, uintptr_t one, uintptr_t other)
+{
+    struct thread_stack stack = thread_stack_of(thread, one);
+    return stack.lo < stack.hi && other >= stack.lo && other <= stack.hi;
 }
 
 uintptr_t check_strip(uintptr_t address)
@@ -121,7 +126,8 @@ pp_check check_anchor(const pp_thread *thread, uintptr_t anchor, uintptr_t floor
     /* pp_enter's frame has one shape, and what came before it lies above it. */
     if (anchor != record->fp + (uintptr_t) (intptr_t) PP_ENTER_ANCHOR_OFFSET
         || !check_in_stack(thread, record->fp, 2 * WORD)
-        || (record->previous != 0 && record->previous <= record->fp))
+        || (record->previous != 0 && record->previous <= record->fp
+            && check_same_stack(thread, record->previous, record->fp)))
         return PP_CHECK_ANCHOR;
     return PP_CHECK_NONE;
 }

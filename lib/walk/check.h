@@ -25,8 +25,11 @@ enum return_to {
     RETURN_ENTER     /* to pp_enter: the compiled frames of an activation end here */
 };
 
-/* Whether [address, address + size) lies in the thread's stack. */
+/* Whether [address, address + size) lies in one of the thread's stacks. */
 bool check_in_stack(const pp_thread *thread, uintptr_t address, size_t size);
+
+/* Whether both lie in the same one: only then is the one above the other. */
+bool check_same_stack(const pp_thread *thread, uintptr_t one, uintptr_t other);
 
 /* A code address without what pointer authentication may have put into its high bits. */
 uintptr_t check_strip(uintptr_t address);

@@ -58,16 +58,26 @@ enum { RECORD_SIZE = sizeof(struct frame_record) };
  * the thread's exit record says where compiled code was left.  pp_enter
  * publishes its record before it clears the exit record, and restores that
  * before it drops its own: an exit record that is older than the anchor, and so
- * above it, belongs to the activation before, and nothing runs in the newest.
+ * above it, belongs to the activation before, and nothing runs in the newest.  So it is with one
+ * on another stack.
  */
 static void continue_in_c(pp_walk *walk, uintptr_t anchor, uintptr_t exit_fp)
 {
+    bool elsewhere = check_in_stack(walk->thread, anchor, 0)
+                  && check_in_stack(walk->thread, exit_fp, 0)
+                  && !check_same_stack(walk->thread, anchor, exit_fp);
     walk->anchor = anchor;
     walk->fp = exit_fp;
     if (exit_fp == 0)
         walk->state = anchor == 0 ? ENDED_ROOT : AT_GAP;
+    else if (anchor == 0 || (exit_fp < anchor && !elsewhere))
+        walk->state = AT_EXIT;
     else
-        walk->state = anchor == 0 || exit_fp < anchor ? AT_EXIT : AT_ANCHOR;
+        walk->state = AT_ANCHOR;
+    /* Another stack is neither above nor below. */
+    uintptr_t next = walk->state == AT_EXIT ? exit_fp : anchor;
+    if (!check_same_stack(walk->thread, walk->sp, next))
+        walk->sp = 0;
 }
 
 /* The frame is there, but where it leads to is not known. */
@@ -401,15 +411,24 @@ static int step_from_code(pp_walk *walk, pp_frame *frame)
     return frame_of_interrupted(walk, frame, &place);
 }
 
+/*
+ * Until it has loaded the other frame's registers, the stub of pp_resume is a C function; so is
+ * pp_enter until it has noted where the signal stack is that it was called on.
+ */
+static bool is_still_in_c(const pp_walk *walk, const struct stub *stub)
+{
+    if (stub->kind == STUB_RESUME)
+        return walk->pc - stub_start(stub) < stub->set;
+    return stub->kind == STUB_ENTER && !check_in_stack(walk->thread, walk->sp, 0);
+}
+
 /* From the registers of an interrupted thread.  0: in C; the walk goes on from its anchors. */
 static int step_from_top(pp_walk *walk, pp_frame *frame)
 {
     const pp_thread *thread = walk->thread;
     const struct stub *stub = stub_at(walk->pc);
     struct region *region = stub == NULL ? region_at(walk->pc) : NULL;
-    /* Until it has loaded the other frame's registers, the stub of pp_resume is a C function. */
-    if ((stub != NULL && stub->kind == STUB_RESUME && walk->pc - stub_start(stub) < stub->set)
-        || (stub == NULL && region == NULL)) {
+    if (stub != NULL ? is_still_in_c(walk, stub) : region == NULL) {
         if (!check_in_stack(thread, walk->sp, 0)) /* a signal stack: it says nothing about ours */
             walk->sp = 0;
         continue_in_c(walk, thread->anchor, thread->exit_fp);
@@ -468,10 +487,23 @@ static int step_from_site(pp_walk *walk, pp_frame *frame)
     return step_from_return(walk, frame);
 }
 
+/* A site's call is direct, so that its stub is known; pp_leave may be called in any way. */
+static const char *exit_name(const pp_walk *walk)
+{
+    const struct code_place place = place_of(walk);
+    const struct interrupted at = { .thread = walk->thread, .region = place.region,
+                                    .pc = walk->pc, .start = place.start };
+    const struct stub *stub = interrupted_callee(&at);
+    return stub != NULL ? stub->name : "pp_leave";
+}
+
 static int step_from_exit(pp_walk *walk, pp_frame *frame)
 {
     frame->kind = PP_WALK_STUB;
-    return frame_with_record(walk, frame, walk->fp, RECORD_SIZE);
+    frame_with_record(walk, frame, walk->fp, RECORD_SIZE);
+    if (walk->state == AT_RETURN)
+        frame->name = exit_name(walk);
+    return 1;
 }
 
 static int step(pp_walk *walk, pp_frame *frame)

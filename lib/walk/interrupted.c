@@ -15,6 +15,7 @@
 
 #include "isa/isa.h"
 #include "link/trace.h"
+#include "thread_stack.h"
 #include "walk/check.h"
 
 #include <stdatomic.h>
@@ -105,6 +106,16 @@ static bool needs_record(void *context, uint64_t target)
         && (stub->kind == STUB_PATCHPOINT || stub->kind == STUB_TRANSITION);
 }
 
+const struct stub *interrupted_callee(const struct interrupted *at)
+{
+    uint64_t target;
+    if (!isa_host.call_target((const uint8_t *) at->pc, at->pc - at->start, at->pc, &target))
+        return NULL;
+    target = resolve(at, target);
+    const struct stub *stub = stub_at(target);
+    return stub != NULL && target == stub_start(stub) ? stub : NULL;
+}
+
 static enum interrupted_in find_behind_call(const struct interrupted *at,
                                             const struct frame_query *query)
 {
@@ -148,9 +159,10 @@ static bool is_record_by_exclusion(const struct interrupted *at)
 
 static struct frame_query query_of(const struct interrupted *at)
 {
+    const struct thread_stack stack = thread_stack_of(at->thread, at->sp);
     return (struct frame_query) {
         .pc = at->pc, .sp = at->sp, .fp = at->fp, .link = at->link, .scratch = at->scratch,
-        .stack_lo = at->thread->stack_lo, .stack_hi = at->thread->stack_hi,
+        .stack_lo = stack.lo, .stack_hi = stack.hi,
         .code = { (const uint8_t *) at->start, at->start, at->size, at->cfa_offset },
         .target = find_target, .literal = find_literal, .needs_record = needs_record,
         .context = (void *) at,

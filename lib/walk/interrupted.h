@@ -11,6 +11,8 @@
 
 #include <patchpoint/activation.h>
 
+struct stub;
+
 /* What was interrupted. */
 struct interrupted {
     const pp_thread *thread;
@@ -28,6 +30,9 @@ enum interrupted_in {
     IN_RECORD,    /* the frame's record is at FP */
     IN_NOTHING    /* no frame: the return address is where a call leaves it */
 };
+
+/* The stub of the library that the call before a return address is of, or NULL: not to be told. */
+const struct stub *interrupted_callee(const struct interrupted *at);
 
 enum interrupted_in interrupted_find(const struct interrupted *at, struct frame_answer *answer);
 
