@@ -237,12 +237,12 @@ static int frame_as_found(pp_walk *walk, pp_frame *frame, const struct frame_ans
     const uintptr_t interrupted_fp = walk->fp;
     frame->fp = answer->record;
     pp_check check = check_cfa(walk->thread, answer->cfa, walk->sp);
-    if (check == PP_CHECK_NONE) {
-        frame->cfa = answer->cfa;
-        check = continue_at(walk, answer->return_address, answer->caller_fp, answer->cfa);
-    }
     if (check != PP_CHECK_NONE)
         return broken(walk, frame, check);
+    frame->cfa = answer->cfa;
+    check = continue_at(walk, answer->return_address, answer->caller_fp, answer->cfa);
+    if (check != PP_CHECK_NONE) /* without a record, a return may stand for a jump: a retpoline */
+        return answer->record != 0 ? broken(walk, frame, check) : unknown(walk, frame);
     /* Code without a record need not keep FP for pp_enter: it has saved it nowhere. */
     if (walk->state == AT_ENTRY && answer->record == 0)
         walk->state = AT_ANCHOR;
