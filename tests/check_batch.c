@@ -42,7 +42,8 @@ enum { MODES = sizeof modes / sizeof *modes };
 static void start(pp_wx wx, bool far)
 {
     pp_pool_options options = { .size = sizeof options, .near = { (void *) target_0 },
-                                .branch_range = far, .wx = wx, .error = &reason };
+                                .branch_range = far, .wx = wx, .error = &reason,
+                                .unwinders = PP_UNWIND_LIBGCC }; /* a region for each rule */
     char name[] = "a";
 
     reason = (pp_error) { .size = sizeof reason };

@@ -7,7 +7,7 @@
 #include <config.h>
 
 #include "isa/isa.h"
-#include "memory/region.h"
+#include "memory/state.h"
 #include "unwind_code.h"
 #include "walk/eh_frame.h"
 #include "walk/unwind.h"
@@ -272,10 +272,14 @@ static const struct frame_rule record_rule = {
     .saves = { RECORD_CODE_SLOTS, RECORD_CODE_SAVED, RECORD_CODE_OFFSET, 0 },
 };
 
+/* All that a registration wants of a pool. */
+static struct pp_pool telling = { .unwinders = PP_UNWIND_LIBGCC | PP_UNWIND_LIBUNWIND };
+
 /* A region of one mapping, with nothing beside it: code, islands in its middle, code. */
 static struct region *region_map(const struct frame_rule *rule)
 {
     struct region *region = calloc(1, sizeof *region);
+    ck_assert_int_eq(walk_room.begin(&telling, NULL), PP_OK);
     uint8_t *memory = mmap(NULL, GUARD + REGION_BYTES + GUARD, PROT_READ | PROT_WRITE,
                            MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
     ck_assert_ptr_ne(memory, MAP_FAILED);
@@ -288,7 +292,8 @@ static struct region *region_map(const struct frame_rule *rule)
     region->island_lo = region->code_lo + ISLANDS;
     region->island_hi = region->code_lo + CODE;
     region->limit = region->code_hi = region->code_lo + REGION_BYTES;
-    region->rule = *rule;
+    region->pool = &telling;
+    region->told = rule;
     return region;
 }
 
@@ -385,7 +390,7 @@ END_TEST
 
 START_TEST(no_rule_no_registration)
 {
-    struct region *region = region_map(&(struct frame_rule){ .kind = PP_FRAME_NONE });
+    struct region *region = region_map(NULL);
     ck_assert_int_eq(walk_room.region_open(region, NULL), PP_OK);
     ck_assert_ptr_null(region->unwind);
     expect_known(region, false);

@@ -10,6 +10,7 @@
 
 #include <check.h>
 #include <elf.h>
+#include <stddef.h>
 #include <string.h>
 
 /* Registers in a save area: one, a range, a vector register. */
@@ -365,6 +366,13 @@ START_TEST(osr_refuses)
     layout.size--;
     ck_assert_int_eq(pp_emit_osr_prologue(&frame, NULL, 0, &layout), PP_E_ARG);
     layout.size++;
+    /* From an older header, whose rules end before their flags. */
+    layout.size = offsetof(pp_osr_layout, rule) + offsetof(pp_frame_rule, flags);
+    layout.rule.flags = 4711;
+    ck_assert_int_eq(pp_emit_osr_prologue(&frame, NULL, 0, &layout), PP_OK);
+    ck_assert_uint_eq(layout.rule.size, offsetof(pp_frame_rule, flags));
+    ck_assert_uint_eq(layout.rule.flags, 4711);
+    layout = (pp_osr_layout) { .size = sizeof layout, .bytes = 4711 };
     frame.size--;
     ck_assert_int_eq(pp_emit_osr_prologue(&frame, &byte, 1, &layout), PP_E_ARG);
     frame.size++;

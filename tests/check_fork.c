@@ -567,8 +567,8 @@ START_TEST(forks_in_the_middle_of_everything)
 END_TEST
 
 /*
- * Unwinders remember what they saw: an address that had a rule has no other one
- * later, in whatever pool, in a child as well.
+ * libunwind remembers what it saw: an address of which it was told has no other shape of
+ * frames later, in whatever pool, in a child as well.
  */
 static void reuse_addresses(void)
 {
@@ -577,7 +577,8 @@ static void reuse_addresses(void)
     for (unsigned round = 0; round < 16; round++) {
         pp_frame_rule rule = { .size = sizeof rule, .cfa_offset = 16,
                                .kind = round % 2 == 0 ? PP_FRAME_RECORD : PP_FRAME_LEAF };
-        pp_pool_options options = { .size = sizeof options, .region_bytes = 2 << 20 };
+        pp_pool_options options = { .size = sizeof options, .region_bytes = 2 << 20,
+                                    .unwinders = PP_UNWIND_LIBGCC | PP_UNWIND_LIBUNWIND };
         pp_pool *own;
         require(pp_pool_create(&options, &own) == PP_OK);
         pp_span_desc desc = { .size = sizeof desc, .bytes = CODE, .frame = &rule };
@@ -595,6 +596,7 @@ static void reuse_addresses(void)
 
 START_TEST(addresses_keep_their_rule)
 {
+    ck_assert_ptr_nonnull(dlopen("libunwind.so.8", RTLD_NOW));
     reuse_addresses();
     end_child(fork_child(reuse_addresses));
 }

@@ -36,7 +36,7 @@ static uint64_t random_state(void)
 static struct frame_rule rule_of(unsigned number)
 {
     return (struct frame_rule){ .kind = PP_FRAME_RECORD, .cfa_offset = 16,
-                                .saves = { .slots = 1, .offset = -16 - 8 * (int) number } };
+                                .saves = { .slots = 1, .saved = 1, .offset = -16 - 8 * (int) number } };
 }
 
 /* ---- the list of mappings --------------------------------------------- */
@@ -160,7 +160,7 @@ static void set_gaps(struct anchors *anchors, const struct gap *gaps, size_t cou
 {
     memset(&placement, 0, sizeof placement);
     placement.anchors = anchors;
-    placement.rule = &no_rule;
+    placement.claim = &no_rule;
     memcpy(placement.gaps[0][0], gaps, count * sizeof *gaps);
 }
 
@@ -352,9 +352,11 @@ START_TEST(scripted_bases_are_taken_in_order)
     ck_assert_int_eq(map_reserve(taken + 2 * MIB, map_page_size()), 0);
     ck_assert(claim_add(claimed, claimed + MIB, &other));
     pp_pool_options options = { .size = sizeof options, .region_bytes = 4 * MIB,
-                                .placement = bases, .placement_count = 10, .error = &error };
+                                .placement = bases, .placement_count = 10, .error = &error,
+                                .unwinders = PP_UNWIND_LIBUNWIND };
+    ck_assert_ptr_nonnull(dlopen("libunwind.so.8", RTLD_NOW));
     ck_assert_int_eq(pp_pool_create(&options, &pool), PP_OK);
-    /* The first region has no rule yet; nobody has claimed what it lies on. */
+    /* Nothing is told of the first region yet; nobody has claimed what it lies on. */
     ck_assert_int_eq(take(pool, 100, &a), PP_OK);
     ck_assert_int_eq(take_with(pool, &other, 100, 16, &b), PP_OK);
     ck_assert_int_eq(take_with(pool, &mine, 100, 16, &c), PP_OK);
@@ -376,7 +378,8 @@ START_TEST(far_and_near_are_had_on_demand)
     const uintptr_t bases[] = { far, near };
     pp_pool_options options = { .size = sizeof options, .near = { (void *) (near + MIB) },
                                 .region_bytes = 8 * MIB, .placement = bases,
-                                .placement_count = 2, .error = &error };
+                                .placement_count = 2, .error = &error,
+                                .unwinders = PP_UNWIND_LIBGCC };
     struct frame_rule other = rule_of(3);
     struct span a, b;
     pp_pool *pool;
@@ -405,7 +408,8 @@ START_TEST(seeded_pools_work_wherever_they_are)
     uint64_t state = random_state();
     for (unsigned i = 0; i < 20; i++) {
         pp_pool_options options = { .size = sizeof options, .region_bytes = 8 * MIB,
-                                    .placement_seed = next_random(&state), .error = &error };
+                                    .placement_seed = next_random(&state), .error = &error,
+                                    .unwinders = PP_UNWIND_LIBGCC };
         struct span spans[3];
         pp_pool *pool;
         ck_assert_msg(pp_pool_create(&options, &pool) == PP_OK, "%s", error.text);
@@ -424,7 +428,7 @@ START_TEST(pools_that_follow_each_other_take_the_same_place)
     struct frame_rule rules[2] = { rule_of(20), rule_of(21) };
     uintptr_t bases[2] = { 0 };
     for (unsigned i = 0; i < (is_emulated() ? 10 : 100); i++) {
-        pp_pool *pool = open_pool(PP_WX_AUTO);
+        pp_pool *pool = open_telling(PP_WX_AUTO, _i == 0 ? PP_UNWIND_LIBGCC : PP_UNWIND_LIBUNWIND);
         for (unsigned j = 0; j < 2; j++) {
             struct span span;
             ck_assert_int_eq(take_with(pool, &rules[j], 100, 16, &span), PP_OK);
@@ -588,7 +592,7 @@ int main(void)
     tcase_add_test(all, scripted_bases_are_taken_in_order);
     tcase_add_test(all, far_and_near_are_had_on_demand);
     tcase_add_test(all, seeded_pools_work_wherever_they_are);
-    tcase_add_test(all, pools_that_follow_each_other_take_the_same_place);
+    tcase_add_loop_test(all, pools_that_follow_each_other_take_the_same_place, 0, 2);
     tcase_add_test(all, sixty_thousand_mappings_are_no_obstacle);
     tcase_add_test(all, pools_that_are_opened_at_once_are_all_near);
     tcase_add_test(all, allocating_asks_the_kernel_for_nothing_but_memory);

@@ -36,7 +36,7 @@ enum { BARRIERS = 0 };
 START_TEST(a_batch_is_published_at_once)
 {
     struct span span[BATCH];
-    pp_pool *pool = open_pool((pp_wx) _i);
+    pp_pool *pool = open_telling((pp_wx) _i, PP_UNWIND_LIBGCC);
     if (pool == NULL)
         return;
     size_t before = barriers(pool);

@@ -42,13 +42,14 @@ static const void *target(unsigned n)
 static const struct setting {
     bool far, own, pads;
     pp_wx wx;
+    uint32_t unwinders;
 } settings[] = {
-    { false, false, false, PP_WX_AUTO }, { false, true, false, PP_WX_AUTO },
-    { true, false, false, PP_WX_AUTO },  { true, true, false, PP_WX_AUTO },
-    { false, false, true, PP_WX_AUTO },  { false, true, true, PP_WX_AUTO },
-    { true, false, true, PP_WX_AUTO },   { true, true, true, PP_WX_AUTO },
-    { true, false, false, PP_WX_FLIP },  { false, true, true, PP_WX_FLIP },
-    { false, false, false, PP_WX_REMAP }, { true, true, true, PP_WX_REMAP },
+    { false, false, false, PP_WX_AUTO, 0 }, { false, true, false, PP_WX_AUTO, 0 },
+    { true, false, false, PP_WX_AUTO, 0 },  { true, true, false, PP_WX_AUTO, 0 },
+    { false, false, true, PP_WX_AUTO, 0 },  { false, true, true, PP_WX_AUTO, 0 },
+    { true, false, true, PP_WX_AUTO, 0 },   { true, true, true, PP_WX_AUTO, 0 },
+    { true, false, false, PP_WX_FLIP, 0 },  { false, true, true, PP_WX_FLIP, 0 },
+    { false, false, false, PP_WX_REMAP, 0 }, { true, true, true, PP_WX_REMAP, 0 },
 };
 
 enum { SETTINGS = sizeof settings / sizeof *settings };
@@ -61,7 +62,7 @@ static void start_with(const struct setting *setting)
 {
     pp_pool_options options = { .size = sizeof options, .near = { target(0) },
                                 .branch_range = setting->far ? 1 : 0, .wx = setting->wx,
-                                .region_bytes = 2u << 20,
+                                .region_bytes = 2u << 20, .unwinders = setting->unwinders,
                                 .flags = setting->pads ? PP_POOL_LANDING_PADS : 0,
                                 .error = &reason };
 
@@ -72,6 +73,14 @@ static void start_with(const struct setting *setting)
 static void start(void)
 {
     start_with(&settings[0]);
+}
+
+/* Each rule that is told has a region. */
+static void start_telling(void)
+{
+    struct setting setting = settings[0];
+    setting.unwinders = PP_UNWIND_LIBGCC;
+    start_with(&setting);
 }
 
 static void verify(void)
@@ -262,7 +271,7 @@ START_TEST(all_regions_follow)
     const pp_frame_rule *const rules[REGIONS] = { NULL, &leaf, &record };
     pp_trace *traces[REGIONS];
 
-    start();
+    start_telling();
     pp_symbol symbol = declare("moves", 0);
     for (unsigned i = 0; i < REGIONS; i++)
         traces[i] = link_form(CALL, symbol, false, rules[i]);

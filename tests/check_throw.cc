@@ -138,7 +138,10 @@ void thread_open()
 
 void setup()
 {
-    ck_assert_int_eq(pp_pool_create(nullptr, &pool), PP_OK);
+    pp_pool_options options = {};
+    options.size = sizeof options;
+    options.unwinders = PP_UNWIND_LIBGCC | PP_UNWIND_LIBUNWIND;
+    ck_assert_int_eq(pp_pool_create(&options, &pool), PP_OK);
     thread_open();
     ck_assert_int_eq(frames_link_tier0(pool, "tier0", nullptr, &tier0), PP_OK);
     for (int which = 0; which < BODIES; which++)

@@ -595,7 +595,8 @@ static void world_open(void)
 {
     memset(&now, 0, sizeof now);
     find_libgcc();
-    pp_pool_options options = { .size = sizeof options, .wx = PP_WX_RWX, .branch_range = 1 };
+    pp_pool_options options = { .size = sizeof options, .wx = PP_WX_RWX, .branch_range = 1,
+                                .unwinders = PP_UNWIND_LIBGCC | PP_UNWIND_LIBUNWIND };
     ck_assert_int_eq(pp_pool_create(&options, &world.pool), PP_OK);
     ck_assert_int_eq(pp_thread_init(&world.thread, NULL, NULL), PP_OK);
     ck_assert_uint_le(pp_buffer_space(8, 4), sizeof world.buffers);

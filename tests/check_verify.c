@@ -24,10 +24,10 @@ static void expect_broken(pp_pool *pool, const char *what)
     ck_assert_int_eq(pp_pool_verify(pool, NULL), PP_E_FAULT);
 }
 
-/* Two regions and some spans; the regions by rule. */
+/* Two regions and some spans; the regions by what is told of them. */
 static pp_pool *open_two(pp_wx wx, struct region **none, struct region **other)
 {
-    pp_pool *pool = open_pool(wx);
+    pp_pool *pool = open_telling(wx, PP_UNWIND_LIBGCC | PP_UNWIND_LIBUNWIND);
     struct span span;
     if (pool == NULL)
         return NULL;
@@ -152,10 +152,13 @@ START_TEST(places_of_regions)
     code_map_retract(second->spare);
     verify(second);
 
-    struct frame_rule rule = region->rule;
-    region->rule = record;
+    ck_assert_int_eq(region->claim.kind, PP_FRAME_NONE);
+    region->claim = other->claim;
     expect_broken(pool, "claimed");
-    region->rule = rule;
+    region->claim.kind = PP_FRAME_NONE;
+    other->claim.kind = PP_FRAME_LEAF;
+    expect_broken(pool, "claimed");
+    other->claim.kind = PP_FRAME_RECORD;
 
     struct { uintptr_t base, limit; } was = { other->base, other->limit };
     other->base = region->base;
@@ -372,7 +375,7 @@ static void see_listing(const struct maps_line *line, void *context)
 
 static void use_and_destroy(pp_wx wx, unsigned rules)
 {
-    pp_pool *pool = open_pool(wx);
+    pp_pool *pool = open_telling(wx, rules % 2 == 0 ? PP_UNWIND_LIBGCC | PP_UNWIND_LIBUNWIND : 0);
     struct span span[40];
     for (unsigned i = 0; i < 40; i++) {
         struct frame_rule rule = record;

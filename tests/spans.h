@@ -6,6 +6,7 @@
 #include "memory/pool.h"
 
 #include <check.h>
+#include <dlfcn.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -42,9 +43,12 @@ static inline pp_status take(pp_pool *pool, size_t size, struct span *span)
 }
 
 /* NULL: this machine cannot do the mode. */
-static inline pp_pool *open_pool(pp_wx wx)
+static inline pp_pool *open_telling(pp_wx wx, uint32_t unwinders)
 {
-    pp_pool_options options = { .size = sizeof options, .wx = wx, .error = &error };
+    pp_pool_options options = { .size = sizeof options, .wx = wx, .unwinders = unwinders,
+                                .error = &error };
+    if (unwinders & PP_UNWIND_LIBUNWIND)
+        require(dlopen("libunwind.so.8", RTLD_NOW) != NULL);
     pp_pool *pool = NULL;
     pp_status status = pp_pool_create(&options, &pool);
     if (status == PP_E_UNSUPPORTED && wx != PP_WX_AUTO) {
@@ -54,6 +58,8 @@ static inline pp_pool *open_pool(pp_wx wx)
     ck_assert_msg(status == PP_OK, "%s", error.text);
     return pool;
 }
+
+static inline pp_pool *open_pool(pp_wx wx) { return open_telling(wx, 0); }
 
 static inline pp_pool_stats stats_of(pp_pool *pool)
 {

@@ -10,6 +10,7 @@
 #include "sanitized.h"
 
 #include <check.h>
+#include <dlfcn.h>
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
@@ -183,6 +184,7 @@ pp_status sweep_create_pool(struct world *world)
     pp_pool_options options = { .size = sizeof options, .near = { (void *) reached },
                                 .region_bytes = REGION_BYTES, .wx = world->wx,
                                 .branch_range = world->operation->far ? 1 : 0,
+                                .unwinders = PP_UNWIND_LIBGCC | PP_UNWIND_LIBUNWIND,
                                 .error = &world->error };
     pp_pool *const untouched = world->pool;
     pp_status status = pp_pool_create(&options, &world->pool);

@@ -2,9 +2,10 @@
 /*
  * Frame rules: how to unwind a kind of frame.
  *
- * A rule holds for a whole region, so that unwinders are told once and never
- * again for a trace.  On both architectures a frame record is two words at FP
- * (rbp; x29): the caller's FP, and the return address.
+ * Each trace and each span has a rule, and the library's walker goes by it.  A pool may
+ * have thousands of them: one is kept of each.  Other unwinders know no rule unless the
+ * pool tells them (pp_pool_options.unwinders).  On both architectures a frame record is
+ * two words at FP (rbp; x29): the caller's FP, and the return address.
  *
  * PP_FRAME_RECORD promises that at every call the frame record is complete and FP points to
  * it.  Anywhere else the record may be half made, half gone, or not there: the walker finds out.
@@ -21,6 +22,13 @@
  *
  * A trace whose first instructions make a record at another distance than its rule has is
  * refused.
+ *
+ * Who may register what: a host that registers unwind information of its own
+ * (__register_frame, _U_dyn_register, as LLVM does for each object) does so for code that
+ * no unwinder is told of, never for code that the library tells of.  Both would cover the
+ * same addresses, and unwinders then find the wrong one of the two, or none.  All code of
+ * a pool without `unwinders` may be registered by the host; in a pool with some, code with
+ * PP_FRAME_UNREGISTERED, and code with PP_FRAME_NONE.
  */
 #ifndef PATCHPOINT_FRAME_H
 #define PATCHPOINT_FRAME_H
@@ -62,6 +70,11 @@ typedef struct pp_save_area {
 /* Bit of a vector register in a save area. */
 #define PP_VECTOR_BIT(n) (1ull << (32 + (n)))
 
+enum pp_frame_flags {
+    PP_FRAME_UNREGISTERED = 1u << 0 /* for the library's walker alone: no other unwinder is told, in
+                                       no pool, and the host may register the code by itself */
+};
+
 /*
  * A rule.  Two rules with equal fields are the same rule.  Zero in `size`
  * fields is not accepted.
@@ -72,6 +85,8 @@ typedef struct pp_frame_rule {
     uint32_t cfa_offset;   /* from FP to the caller's SP; 0: 16.  x86-64: always 16 */
     pp_save_area saves;    /* tier-0's part */
     pp_save_area own;      /* PP_FRAME_OSR with PP_CSR_RELOAD: the OSR part */
+    uint32_t flags;        /* enum pp_frame_flags */
+    uint32_t reserved;     /* 0 */
 } pp_frame_rule;
 
 #ifdef __cplusplus

@@ -44,6 +44,29 @@ enum pp_pool_flags {
 };
 
 /*
+ * Unwinders of the process that are told how code unwinds.  By default none is: the
+ * library's walker needs no telling, and the others stay as fast and as safe as they were.
+ *
+ * A host that asks for one gets its exceptions, its backtrace() or its unw_step() through
+ * code with a frame rule (frame.h), wherever the frame is set up.  What that costs:
+ *
+ * - Each rule that is told has regions of its own, of region_bytes and about six mappings.
+ *   Rules count as one if they tell the same.  Code that is not told shares regions.
+ * - PP_UNWIND_LIBGCC, with libgcc 12 and older: as long as anything is registered, each lookup
+ *   of a frame in the process takes a mutex and searches a list.  backtrace() or a throw in
+ *   a signal handler that interrupts such a lookup waits for itself, for ever.  With
+ *   libgcc 13 and later lookups take no lock and cost the same with any number of regions;
+ *   there is a short moment in the call that opens a region, in which handlers of other
+ *   threads spin.  Signals of the thread that opens or closes a region are blocked then.
+ * - PP_UNWIND_LIBUNWIND: it searches a list of the told regions for every frame that it has
+ *   not cached.  A process keeps addresses that were told to it for code of the same shape.
+ */
+enum pp_unwinders {
+    PP_UNWIND_LIBGCC = 1u << 0,   /* C++ exceptions, pthread_exit, glibc's backtrace() */
+    PP_UNWIND_LIBUNWIND = 1u << 1 /* GNU libunwind: it has to be in the process already */
+};
+
+/*
  * More memory is needed: `bytes` are refused by limit_bytes or by the system.
  * Nonzero: something was freed, try again; 0: fail.  Called in the thread that
  * needs the memory, without a lock of the library; it may call every function of
@@ -76,13 +99,17 @@ typedef struct pp_pool_options {
     const uintptr_t *placement; /* tests: bases that are tried first, in order, one per region; those
                                    that cannot be had are passed over; copied */
     size_t placement_count;  /* at most 1024 */
+    uint32_t unwinders;      /* enum pp_unwinders: those that are told of the pool's code; 0: none,
+                                and none is looked for */
+    uint32_t reserved;       /* 0 */
 } pp_pool_options;
 
 /*
  * Create a pool; options may be NULL for the defaults.  The first region is
  * reserved and the writing mode is probed here, so that no later call has to.
  * Errors: PP_E_ARG, PP_E_NOMEM (address space, file size or mapping limits),
- * PP_E_UNSUPPORTED (a mode asked for by name fails its self-test), PP_E_SYSTEM.
+ * PP_E_UNSUPPORTED (a mode asked for by name fails its self-test; an unwinder asked for is
+ * not in the process, or does not answer), PP_E_SYSTEM.
  */
 PP_API pp_status pp_pool_create(const pp_pool_options *options, pp_pool **pool) PP_MUST_CHECK;
 
@@ -186,12 +213,12 @@ typedef struct pp_region_info {
     int inherited;                    /* from before a fork: runs, is never written again */
     size_t spans;                     /* number of live ones */
     size_t requested, used, committed, idle, resident, largest_hole; /* as in pp_pool_stats */
-    char rule[160];                   /* its frame rule in words; "" while it has none */
+    char rule[160];                   /* what unwinders are told of it, in words; "": nothing */
 } pp_region_info;
 
 /*
  * The regions of a pool by index, from 0: the order in which they were opened, and
- * last one that waits for its frame rule, if there is one.  An index keeps its region,
+ * last one that has no code yet, if there is one.  An index keeps its region,
  * except the last.  Cost and locks as for pp_pool_get_stats.
  * Errors: PP_E_ARG, PP_E_RANGE (past the last).
  */

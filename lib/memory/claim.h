@@ -1,8 +1,10 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Claims: which addresses ever ran code of which frame rule, for the life of the
- * process.  Unwinders remember what they learned about an address, so it keeps its
- * rule after its pool is gone.
+ * Claims: of which addresses libunwind was ever told what, for the life of the process.
+ * A thread's cache of libunwind keeps for ever where the CFA and the frame record are at an
+ * address that it has seen.  So addresses keep that part of their rule, the shape, when
+ * their pool is gone; there are few shapes, and regions that come and go share claims.
+ * libgcc keeps nothing.
  */
 #ifndef MEMORY_CLAIM_H
 #define MEMORY_CLAIM_H

@@ -80,6 +80,11 @@ pp_status options_set(pp_pool *pool, const pp_pool_options *options)
         return error_set(options->error, PP_E_ARG, "unknown wx %u", (unsigned) options->wx);
     if ((options->flags & ~(uint32_t) PP_POOL_LANDING_PADS) != 0)
         return error_set(options->error, PP_E_ARG, "unknown flags 0x%x", (unsigned) options->flags);
+    if ((options->unwinders & ~(uint32_t) (PP_UNWIND_LIBGCC | PP_UNWIND_LIBUNWIND)) != 0 ||
+        options->reserved != 0)
+        return error_set(options->error, PP_E_ARG, "unknown unwinders 0x%x, or reserved is not 0",
+                         (unsigned) options->unwinders);
+    pool->unwinders = options->unwinders;
     pool->region_bytes = bytes < REGION_MAX ? bytes : REGION_MAX;
     pool->limit_bytes = options->limit_bytes;
     idle_init(&pool->idle, options->idle_bytes, pool->region_bytes);

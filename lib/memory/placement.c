@@ -163,7 +163,7 @@ static void see_gap(struct gap gap, void *context)
 {
     struct placement *placement = context;
     uintptr_t from, to;
-    while (gap.lo < gap.hi && claim_conflict(gap.lo, gap.hi, placement->rule, &from, &to)) {
+    while (gap.lo < gap.hi && claim_conflict(gap.lo, gap.hi, placement->claim, &from, &to)) {
         if (from > gap.lo)
             keep(placement, (struct gap){ gap.lo, from });
         gap.lo = to;
@@ -172,11 +172,11 @@ static void see_gap(struct gap gap, void *context)
 }
 
 int placement_open(struct placement *placement, struct anchors *anchors,
-                   const struct frame_rule *rule)
+                   const struct frame_rule *claim)
 {
     memset(placement, 0, sizeof *placement);
     placement->anchors = anchors;
-    placement->rule = rule;
+    placement->claim = claim;
     int number = gap_scan(PLACEMENT_ALIGN, see_gap, placement);
     if (number != 0)
         memset(placement->gaps, 0, sizeof placement->gaps);
@@ -225,13 +225,13 @@ bool placement_find(struct placement *placement, size_t size, bool near, uintptr
            (!near || placement_is_near(anchors, best.base, best.base + size));
 }
 
-bool placement_next_scripted(struct anchors *anchors, size_t size, const struct frame_rule *rule,
+bool placement_next_scripted(struct anchors *anchors, size_t size, const struct frame_rule *claim,
                              uintptr_t *base)
 {
     while (anchors->base_next < anchors->base_count) {
         uintptr_t at = anchors->bases[anchors->base_next++], from, to;
         if (at == 0 || at % PLACEMENT_ALIGN != 0 || at >= HIGHEST || size > HIGHEST - at ||
-            claim_conflict(at, at + size, rule, &from, &to))
+            claim_conflict(at, at + size, claim, &from, &to))
             continue;
         *base = at;
         return true;

@@ -5,7 +5,7 @@
  * One pass over the process's mappings finds the gaps.  The place wins from which
  * most anchors are in branch range, the earlier ones before the later ones, and then
  * the one with the shortest distance to the farthest of these.  Addresses that
- * another frame rule has claimed are no gaps.
+ * are claimed for another frame rule are no gaps.
  */
 #ifndef MEMORY_PLACEMENT_H
 #define MEMORY_PLACEMENT_H
@@ -34,13 +34,13 @@ struct anchors {
 
 struct placement {
     struct anchors *anchors;
-    const struct frame_rule *rule; /* NULL: any */
+    const struct frame_rule *claim; /* NULL: any */
     struct gap gaps[ANCHORS][PLACEMENT_LEVELS][PLACEMENT_KEPT]; /* hi 0: none */
 };
 
 /* Find the gaps.  0, or the errno of reading the maps; then there are none. */
 int placement_open(struct placement *placement, struct anchors *anchors,
-                   const struct frame_rule *rule);
+                   const struct frame_rule *claim);
 
 /*
  * The best place for `size` bytes.  False: there is none, or none that is near if
@@ -51,8 +51,8 @@ bool placement_find(struct placement *placement, size_t size, bool near, uintptr
 /* Something is there that the list did not show: it is not found again. */
 void placement_exclude(struct placement *placement, uintptr_t base, size_t size);
 
-/* The next scripted base that a region of this size and rule can have; false: no more. */
-bool placement_next_scripted(struct anchors *anchors, size_t size, const struct frame_rule *rule,
+/* The next scripted base that a region of this size and claim can have; false: no more. */
+bool placement_next_scripted(struct anchors *anchors, size_t size, const struct frame_rule *claim,
                              uintptr_t *base);
 
 /* From the farthest byte of [lo, hi) to the farthest anchor. */

@@ -35,6 +35,7 @@ void pool_unlock(pp_pool *pool) { pthread_mutex_unlock(&pool->lock); }
 uint64_t pool_branch_range(const pp_pool *pool) { return pool->branch_range; }
 const char *pool_name(const pp_pool *pool) { return pool->name; }
 bool pool_landing_pads(const pp_pool *pool) { return pool->landing_pads; }
+uint32_t pool_unwinders(const pp_pool *pool) { return pool->unwinders; }
 
 void pool_sync_cores(pp_pool *pool)
 {
@@ -92,10 +93,17 @@ static void note_region(pp_pool *pool, const struct region *region)
                            (size_t) region->base, size >> 20, pool->region_bytes >> 20, why);
 }
 
-static bool may_have_rule(const struct region *region, const struct frame_rule *rule)
+/* Only libunwind keeps what it was told of addresses when they are gone. */
+static struct frame_rule claim_for(const pp_pool *pool, const struct frame_rule *told)
+{
+    static const struct frame_rule none;
+    return told != NULL && (pool->unwinders & PP_UNWIND_LIBUNWIND) ? frame_rule_shape(told) : none;
+}
+
+static bool is_claimed_otherwise(const struct region *region, const struct frame_rule *claim)
 {
     uintptr_t from, to;
-    return !claim_conflict(region->base, region->limit, rule, &from, &to);
+    return claim_conflict(region->base, region->limit, claim, &from, &to);
 }
 
 /* It was not published after all: one that was there before is there again. */
@@ -108,26 +116,28 @@ static void put_back(pp_pool *pool, struct region *region, bool was_spare)
 }
 
 /*
- * A region that may have this rule, mapped and known to the rooms, but not to lookups.
- * Its addresses are claimed when something is placed in it.
+ * A region of which this is told, mapped and known to the rooms, but not to lookups.
+ * Its addresses are claimed when something is placed in it.  If the kernel alone chooses
+ * places, one of which nothing is told may lie where it likes.
  */
-static pp_status open_region(pp_pool *pool, const struct frame_rule *rule,
+static pp_status open_region(pp_pool *pool, const struct frame_rule *told,
                              struct region **result, bool *was_spare, pp_error *error)
 {
+    const struct frame_rule claim = claim_for(pool, told);
     pp_status status = PP_OK;
     struct region *region = pool->spare;
     pool->spare = NULL;
-    if (region != NULL && (region->inherited || !may_have_rule(region, rule))) {
+    if (region != NULL && (region->inherited || is_claimed_otherwise(region, &claim))) {
         region_destroy(region);
         region = NULL;
     }
     *was_spare = region != NULL;
     for (unsigned tries = 0; region == NULL && tries < 4; tries++) {
-        status = region_create(pool, pool->wx, rule, &pool->anchors, pool->region_bytes, &region,
-                               error);
+        status = region_create(pool, pool->wx, &claim, &pool->anchors, pool->region_bytes,
+                               &region, error);
         if (status != PP_OK)
             return status;
-        if (may_have_rule(region, rule)) {
+        if (claim.kind == PP_FRAME_NONE || !is_claimed_otherwise(region, &claim)) {
             note_region(pool, region);
         } else {
             region_destroy(region);
@@ -136,7 +146,8 @@ static pp_status open_region(pp_pool *pool, const struct frame_rule *rule,
     }
     if (region == NULL)
         return error_set(error, PP_E_NOMEM, "no addresses without another frame rule");
-    region->rule = *rule;
+    region->told = told;
+    region->claim = claim;
     status = open_rooms(region, error);
     if (status == PP_OK && !code_map_prepare(region)) {
         close_rooms(region, ROOM_COUNT);
@@ -195,7 +206,7 @@ static void count_end(pp_pool *pool, size_t bytes)
 
 struct request {
     const struct owner *owner;
-    const struct frame_rule *rule;
+    const struct frame_rule *told; /* what unwinders have to be told where it lies; NULL: nothing */
     size_t align;
     span_measure *measure;
     void *context;
@@ -258,7 +269,7 @@ static pp_status request_among(struct request *request, struct region *first,
                                const struct region *last)
 {
     for (struct region *region = first; region != last; region = region->next) {
-        if (region->inherited || !frame_rule_equal(&region->rule, request->rule))
+        if (region->inherited || region->told != request->told)
             continue;
         pp_status status = request_in(request, region);
         if (status != REGION_FULL && status != REGION_BUSY)
@@ -270,7 +281,7 @@ static pp_status request_among(struct request *request, struct region *first,
 /* In a region where the thread meets no other, and there again the next time. */
 static pp_status request_apart(pp_pool *pool, struct request *request)
 {
-    struct region *home = spread_home(&pool->spread, request->rule);
+    struct region *home = spread_home(&pool->spread, request->told);
     pp_status status = REGION_FULL;
     request->busy = 0;
     request->taken = 0;
@@ -291,11 +302,13 @@ static pp_status request_in_new_region(pp_pool *pool, struct request *request, b
 {
     struct region *region = NULL;
     bool was_spare;
-    pp_status status = open_region(pool, request->rule, &region, &was_spare, request->error);
+    pp_status status = open_region(pool, request->told, &region, &was_spare, request->error);
     if (status != PP_OK)
         return status;
     status = only_near && !region->near ? REGION_FULL : request_in(request, region);
-    if (status == PP_OK && claim_add(region->base, region->limit, request->rule)) {
+    if (status == PP_OK &&
+        (region->claim.kind == PP_FRAME_NONE ||
+         claim_add(region->base, region->limit, &region->claim))) {
         publish_region(pool, region);
         return PP_OK;
     }
@@ -360,6 +373,21 @@ pp_status pool_find_rule(pp_pool *pool, const struct frame_rule *rule,
     return *found != NULL ? PP_OK : error_set(error, PP_E_NOMEM, "no memory for a frame rule");
 }
 
+/* What unwinders have to be told of code with this rule; NULL: nothing. */
+static pp_status told_by(pp_pool *pool, const struct frame_rule *rule,
+                         const struct frame_rule **told, pp_error *error)
+{
+    const struct pool_rule *found;
+    *told = NULL;
+    if (pool->unwinders == 0 || rule->kind == PP_FRAME_NONE || rule->untold)
+        return PP_OK;
+    const struct frame_rule plain = frame_rule_told(rule);
+    pp_status status = pool_find_rule(pool, &plain, &found, error);
+    if (status == PP_OK)
+        *told = &found->rule;
+    return status;
+}
+
 pp_status pool_alloc(pp_pool *pool, const struct frame_rule *rule, size_t align,
                      span_measure *measure, void *context, struct span *span, pp_error *error)
 {
@@ -371,14 +399,16 @@ pp_status pool_alloc_for(pp_pool *pool, const struct owner *owner, const struct 
                          pp_error *error)
 {
     pp_error reason;
-    struct request request = { .owner = owner, .rule = rule, .align = align, .measure = measure,
+    struct request request = { .owner = owner, .align = align, .measure = measure,
                                .context = context, .span = span, .error = &reason };
     reason.size = sizeof reason;
     reason.status = PP_OK;
     if (align < SPAN_GRANULE || align > ALIGN_MAX || (align & (align - 1)) != 0)
         return error_set(error, PP_E_ARG, "alignment %zu is not a power of two from 16 to 65536",
                          align);
-    pp_status status;
+    pp_status status = told_by(pool, rule, &request.told, error);
+    if (status != PP_OK)
+        return status;
     do {
         status = request_somewhere(pool, &request);
     } while (status == PP_E_NOMEM && !request.hopeless && limit_ask(pool, request.size));
@@ -489,14 +519,16 @@ bool code_at(uintptr_t pc, struct code_place *place)
 /* ---- life ------------------------------------------------------------- */
 
 /*
- * The first region, in this mode, tested.  Its rule is not known yet.  Where it goes,
- * an earlier pool may have been, and in all likelihood with the same rule.
+ * The first region, in this mode, tested.  What will be told of it is not known yet.  Where
+ * it goes, an earlier pool may have been, and in all likelihood told the same.
  */
 static pp_status try_mode(pp_pool *pool, pp_wx wx, pp_error *error)
 {
+    const struct frame_rule untold = claim_for(pool, NULL);
+    const struct frame_rule *claim = pool->unwinders & PP_UNWIND_LIBUNWIND ? NULL : &untold;
     struct region *region;
     size_t base_next = pool->anchors.base_next;
-    pp_status status = region_create(pool, wx, NULL, &pool->anchors, pool->region_bytes, &region,
+    pp_status status = region_create(pool, wx, claim, &pool->anchors, pool->region_bytes, &region,
                                      error);
     if (status != PP_OK)
         return status;
@@ -532,6 +564,16 @@ static pp_status choose_mode(pp_pool *pool, pp_wx wanted, pp_error *error)
                                         reason.text);
     }
     return error_copy(error, &reason);
+}
+
+static pp_status begin_rooms(pp_pool *pool, pp_error *error)
+{
+    pp_status status = PP_OK;
+    for (unsigned i = 0; i < ROOM_COUNT && status == PP_OK; i++) {
+        if (pool_rooms[i] != NULL && pool_rooms[i]->begin != NULL)
+            status = pool_rooms[i]->begin(pool, error);
+    }
+    return status;
 }
 
 static pp_status new_pool(pp_pool **result, pp_error *error)
@@ -581,6 +623,8 @@ pp_status pool_create(const pp_pool_options *options, pp_pool **result)
     status = options_set(pool, options);
     if (status == PP_OK)
         status = choose_mode(pool, options->wx, options->error);
+    if (status == PP_OK)
+        status = begin_rooms(pool, options->error);
     if (status == PP_OK && !fork_watch(pool))
         status = error_set(options->error, PP_E_NOMEM, "pthread_atfork: no memory");
     if (status != PP_OK) {

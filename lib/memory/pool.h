@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * The pool from inside: spans on request, in a region with the right frame
- * rule, and the lists of what lives as long as the pool.
+ * The pool from inside: spans on request, in a region of which unwinders are told
+ * the right frame rule, and the lists of what lives as long as the pool.
  */
 #ifndef MEMORY_POOL_H
 #define MEMORY_POOL_H
@@ -20,7 +20,7 @@ struct code_place;
 typedef pp_status span_measure(struct region *region, void *context, size_t *size);
 
 /*
- * Take a span in a region with this rule, opening a region when none has
+ * Take a span in a region for code with this rule, opening a region when none has
  * room, and asking the host (on_limit) before there is no memory: so no lock of the
  * library may be held.  `align` is a power of two, at least 16.  PP_E_NOMEM, PP_E_SYSTEM.
  */
@@ -97,7 +97,8 @@ bool code_at(uintptr_t pc, struct code_place *place);
 /* ---- what other rooms hang on a pool ------------------------------------ */
 
 /*
- * A room keeps its own state for a pool (symbols, sites, entries).  `close` is
+ * A room keeps its own state for a pool (symbols, sites, entries).  `begin` is called by
+ * pp_pool_create and may refuse the pool, leaving nothing behind; `close` is
  * called by pp_pool_destroy before regions go; `lock` and `unlock` around a fork, in
  * parent and child, for locks that are taken after a region's, `lock_first` and `unlock_last`
  * for those between pool_lock and a region's; `region_open` for every region
@@ -106,6 +107,7 @@ bool code_at(uintptr_t pc, struct code_place *place);
  * `verify` by pp_pool_verify.  Any of them may be NULL.
  */
 struct pool_room {
+    pp_status (*begin)(pp_pool *pool, pp_error *error);
     void (*close)(pp_pool *pool);
     void (*lock_first)(pp_pool *pool);
     void (*unlock_last)(pp_pool *pool);
@@ -135,6 +137,7 @@ void pool_unlock(pp_pool *pool);
 uint64_t pool_branch_range(const pp_pool *pool);
 const char *pool_name(const pp_pool *pool);
 bool pool_landing_pads(const pp_pool *pool);
+uint32_t pool_unwinders(const pp_pool *pool); /* enum pp_unwinders */
 
 /*
  * Every thread of the process passes a barrier for memory and for instructions before this

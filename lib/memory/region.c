@@ -392,14 +392,14 @@ static void init_lock(pthread_mutex_t *lock)
     pthread_mutexattr_destroy(&adaptive);
 }
 
-static pp_status map_numbered(struct region *region, const struct frame_rule *rule,
+static pp_status map_numbered(struct region *region, const struct frame_rule *claim,
                               struct anchors *anchors, size_t size, pp_error *error)
 {
     pp_status status = take_numbers(region, size, error);
     if (status != PP_OK)
         return status;
     size_t most = region->number_count << NUMBER_CHUNK_SHIFT;
-    status = view_map(region, rule, anchors, most, error);
+    status = view_map(region, claim, anchors, most, error);
     if (status != PP_OK)
         drop_numbers(region);
     else
@@ -409,7 +409,7 @@ static pp_status map_numbered(struct region *region, const struct frame_rule *ru
     return status;
 }
 
-pp_status region_create(pp_pool *pool, pp_wx wx, const struct frame_rule *rule,
+pp_status region_create(pp_pool *pool, pp_wx wx, const struct frame_rule *claim,
                         struct anchors *anchors, size_t size, struct region **result,
                         pp_error *error)
 {
@@ -420,9 +420,7 @@ pp_status region_create(pp_pool *pool, pp_wx wx, const struct frame_rule *rule,
     region->wx = wx;
     region->page_shift = (unsigned) __builtin_ctzl(map_page_size());
     region->memfd.fd = -1;
-    if (rule != NULL)
-        region->rule = *rule;
-    pp_status status = map_numbered(region, rule, anchors, size, error);
+    pp_status status = map_numbered(region, claim, anchors, size, error);
     if (status != PP_OK) {
         pool_meta_free(pool, region, sizeof *region);
         return status;

@@ -8,7 +8,9 @@
  * Bounds are multiples of 64 KiB, so that 4, 16 and 64 KiB pages behave alike;
  * the base is a multiple of 2 MiB, so that the code map needs one slot for
  * each 2 MiB.  The number of mappings is constant, however many spans.
- * A region has one frame rule for all of its life.
+ *
+ * What unwinders are told holds for all of a region's code, and for all of its life.  In a
+ * region of which nothing is told there may be code with any frame rule.
  */
 #ifndef MEMORY_REGION_H
 #define MEMORY_REGION_H
@@ -42,7 +44,9 @@ struct region {
     uint32_t *numbers;            /* of chunks, from base on (number.h): constant */
     size_t number_count, number_room;
     uint32_t generation_floor;    /* no generation was used with any of these above it */
-    struct frame_rule rule;       /* written once before it is published */
+    const struct frame_rule *told; /* of the pool's table; NULL: nothing is told.  This and the
+                                      next are written once, before it is published */
+    struct frame_rule claim;      /* for what its addresses are claimed; PP_FRAME_NONE: they are not */
     pthread_mutex_t lock;         /* guards changes of spans, islands */
     struct span_space spans;      /* offsets from code_lo */
     atomic_size_t taken;          /* number of spans that were ever taken; changed under lock */
@@ -76,11 +80,11 @@ struct span {
 
 /*
  * Map a region in the pool's mode, near the anchors if there is room, of at most
- * `size` bytes: halved until it fits, down to 2 MiB.  The rule only steers
- * clear of addresses that ran code of another one; NULL: it is not known yet, and any
+ * `size` bytes: halved until it fits, down to 2 MiB.  It steers clear of addresses
+ * that are claimed for something else than `claim`; NULL: it is not known yet, and any
  * address will do.  The region is not published.
  */
-pp_status region_create(pp_pool *pool, pp_wx wx, const struct frame_rule *rule,
+pp_status region_create(pp_pool *pool, pp_wx wx, const struct frame_rule *claim,
                         struct anchors *anchors, size_t size, struct region **region,
                         pp_error *error);
 void region_destroy(struct region *region);

@@ -6,11 +6,14 @@
 
 #include "error.h"
 #include "isa/isa.h"
+#include "sized.h"
 
+#include <stddef.h>
 #include <stdio.h>
 #include <string.h>
 
 #define RECORD_BYTES 16 /* caller's FP and return address, at FP */
+#define RULE_LEAST offsetof(pp_frame_rule, flags)
 
 /*
  * Slots must not lie in the record itself, and have to be 8-byte aligned; beyond
@@ -36,17 +39,23 @@ static pp_status area_from(const pp_save_area *from, const char *name, pp_save_a
     return PP_OK;
 }
 
-pp_status frame_rule_from(const pp_frame_rule *from, struct frame_rule *rule, pp_error *error)
+pp_status frame_rule_from(const pp_frame_rule *host, struct frame_rule *rule, pp_error *error)
 {
     struct frame_rule result;
+    pp_frame_rule copy;
+    const pp_frame_rule *from = &copy;
     memset(&result, 0, sizeof result);
-    if (from == NULL) {
+    if (host == NULL) {
         *rule = result;
         return PP_OK;
     }
-    if (from->size < sizeof *from)
-        return error_set(error, PP_E_ARG, "frame rule: size is %zu, not %zu", from->size,
-                         sizeof *from);
+    if (!sized_read(&copy, sizeof copy, RULE_LEAST, host))
+        return error_set(error, PP_E_ARG, "frame rule: its size is %zu, not %zu, or something is "
+                         "set beyond that", host->size, sizeof copy);
+    if ((from->flags & ~(uint32_t) PP_FRAME_UNREGISTERED) != 0 || from->reserved != 0)
+        return error_set(error, PP_E_ARG, "frame rule: unknown flags 0x%x, or reserved is not 0",
+                         (unsigned) from->flags);
+    result.untold = (from->flags & PP_FRAME_UNREGISTERED) != 0;
     if ((unsigned) from->kind > PP_FRAME_OSR)
         return error_set(error, PP_E_ARG, "frame rule: unknown kind %u", (unsigned) from->kind);
     result.kind = from->kind;
@@ -67,6 +76,28 @@ pp_status frame_rule_from(const pp_frame_rule *from, struct frame_rule *rule, pp
     return PP_OK;
 }
 
+struct frame_rule frame_rule_told(const struct frame_rule *rule)
+{
+    struct frame_rule told = *rule;
+    if (told.kind == PP_FRAME_OSR)
+        told.kind = PP_FRAME_RECORD;
+    /* A register that both areas have is where the first one has it. */
+    told.own.saved &= ~told.saves.saved;
+    if (told.saves.saved == 0)
+        told.saves = (pp_save_area){ .slots = 0 };
+    if (told.own.saved == 0)
+        told.own = (pp_save_area){ .slots = 0 };
+    return told;
+}
+
+struct frame_rule frame_rule_shape(const struct frame_rule *rule)
+{
+    struct frame_rule shape = { .kind = rule->kind, .cfa_offset = rule->cfa_offset };
+    if (shape.kind == PP_FRAME_OSR)
+        shape.kind = PP_FRAME_RECORD;
+    return shape;
+}
+
 static bool area_equal(const pp_save_area *a, const pp_save_area *b)
 {
     return a->slots == b->slots && a->saved == b->saved && a->offset == b->offset;
@@ -75,7 +106,8 @@ static bool area_equal(const pp_save_area *a, const pp_save_area *b)
 bool frame_rule_equal(const struct frame_rule *a, const struct frame_rule *b)
 {
     return a->kind == b->kind && a->cfa_offset == b->cfa_offset &&
-           area_equal(&a->saves, &b->saves) && area_equal(&a->own, &b->own);
+           area_equal(&a->saves, &b->saves) && area_equal(&a->own, &b->own) &&
+           a->untold == b->untold;
 }
 
 /* One round of a multiplicative hash: high bits come down to where tables look. */
@@ -92,7 +124,7 @@ static uint64_t mix_area(uint64_t hash, const pp_save_area *area)
 
 uint64_t frame_rule_hash(const struct frame_rule *rule)
 {
-    uint64_t hash = mix((uint64_t) rule->kind << 32, rule->cfa_offset);
+    uint64_t hash = mix((uint64_t) rule->kind << 32 | rule->untold, rule->cfa_offset);
     return mix_area(mix_area(hash, &rule->saves), &rule->own);
 }
 

@@ -14,10 +14,10 @@ static _Atomic(struct region *) *slot_of(struct spread *spread)
     return &spread->homes[thread_number(SPREAD_BITS)];
 }
 
-struct region *spread_home(struct spread *spread, const struct frame_rule *rule)
+struct region *spread_home(struct spread *spread, const struct frame_rule *told)
 {
     struct region *home = atomic_load_explicit(slot_of(spread), memory_order_acquire);
-    bool fits = home != NULL && !home->inherited && frame_rule_equal(&home->rule, rule);
+    bool fits = home != NULL && !home->inherited && home->told == told;
     return fits ? home : NULL;
 }
 

@@ -2,8 +2,8 @@
 /*
  * Threads that meet in a region are led apart.
  *
- * A thread that finds a region's lock taken goes on to another region with the
- * same rule, and begins there the next time.  Where no other thread begins it stays,
+ * A thread that finds a region's lock taken goes on to another region of which
+ * unwinders are told the same, and begins there the next time.  Where no other thread begins it stays,
  * and waits for the lock: who holds it only frees something there, and two that gave way
  * to each other would change places for ever.  If that happens often and all of them
  * are taken, a region is opened for it; there are never more such regions than
@@ -26,8 +26,8 @@ struct spread {
     atomic_bool over;        /* no more regions can be near */
 };
 
-/* Where the calling thread begins, if that has this rule; or NULL. */
-struct region *spread_home(struct spread *spread, const struct frame_rule *rule);
+/* Where the calling thread begins, if that is told this rule; or NULL. */
+struct region *spread_home(struct spread *spread, const struct frame_rule *told);
 
 /* Whether no other thread begins there. */
 bool spread_is_alone(struct spread *spread, const struct region *home);

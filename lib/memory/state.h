@@ -26,6 +26,7 @@ struct pp_pool {
     struct limit limit;               /* what is done when it is reached */
     uint64_t branch_range;
     bool landing_pads;
+    uint32_t unwinders;               /* enum pp_unwinders: those that are told */
     pp_wx wx;
     char wx_reason[96];
     char name[48];                    /* in the names of mappings */

@@ -128,8 +128,8 @@ pp_status pp_pool_get_region(pp_pool *pool, unsigned index, pp_region_info *resu
         info.near = region->near;
         info.reach = placement_reach(&pool->anchors, region->base, region->limit);
         info.inherited = region->inherited;
-        if (region != pool->spare)
-            frame_rule_tell(&region->rule, info.rule, sizeof info.rule);
+        if (region->told != NULL)
+            frame_rule_tell(region->told, info.rule, sizeof info.rule);
         tell_region(region, &info, NULL);
     }
     pthread_mutex_unlock(&pool->opening);

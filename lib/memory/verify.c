@@ -46,7 +46,8 @@ static const char *verify_place(pp_pool *pool, const struct region *region)
         return code_map_count(region, region) == 0 ? NULL : "a spare region is in the code map";
     if (code_map_count(region, region) != (region->limit - region->base) / CODE_MAP_SLOT)
         return "a region is not in the code map";
-    if (!claim_holds(region->base, region->limit, &region->rule))
+    if (region->claim.kind != PP_FRAME_NONE &&
+        !claim_holds(region->base, region->limit, &region->claim))
         return "its addresses are not claimed for its frame rule";
     return NULL;
 }

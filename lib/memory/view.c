@@ -160,11 +160,11 @@ static pp_status map_anywhere(struct region *region, size_t size, pp_error *erro
 
 /* A scripted base that is taken is passed over. */
 static bool map_scripted(struct region *region, struct anchors *anchors,
-                         const struct frame_rule *rule, size_t size, pp_status *status,
+                         const struct frame_rule *claim, size_t size, pp_status *status,
                          pp_error *error)
 {
     uintptr_t base;
-    while (placement_next_scripted(anchors, size, rule, &base)) {
+    while (placement_next_scripted(anchors, size, claim, &base)) {
         if (map_reserve(base, size) == 0) {
             *status = map_at(region, base, size, error);
             return true;
@@ -182,12 +182,12 @@ static void note_refused(struct anchors *anchors, const char *reason)
 
 /* Near and large, near and smaller, far and large, far and smaller. */
 static pp_status map_somewhere(struct region *region, struct anchors *anchors,
-                               const struct frame_rule *rule, size_t want, pp_error *error)
+                               const struct frame_rule *claim, size_t want, pp_error *error)
 {
     struct placement placement;
     pp_error reason = { .size = sizeof reason };
     pp_status status = PP_E_NOMEM;
-    int number = placement_open(&placement, anchors, rule);
+    int number = placement_open(&placement, anchors, claim);
     if (number != 0) {
         view_refused(&reason, "reading /proc/self/maps", number);
         note_refused(anchors, reason.text);
@@ -206,13 +206,13 @@ static pp_status map_somewhere(struct region *region, struct anchors *anchors,
     return status == PP_OK ? status : error_copy(error, &reason);
 }
 
-pp_status view_map(struct region *region, const struct frame_rule *rule, struct anchors *anchors,
+pp_status view_map(struct region *region, const struct frame_rule *claim, struct anchors *anchors,
                    size_t want, pp_error *error)
 {
     pp_status status;
     anchors->refused[0] = '\0';
-    if (!map_scripted(region, anchors, rule, want, &status, error))
-        status = map_somewhere(region, anchors, rule, want, error);
+    if (!map_scripted(region, anchors, claim, want, &status, error))
+        status = map_somewhere(region, anchors, claim, want, error);
     region->near = placement_is_near(anchors, region->base, region->limit);
     return status;
 }

@@ -9,7 +9,7 @@
  * Reserve addresses and map the region's parts in its mode: near and large, near and
  * smaller, far and large, far and smaller.  On failure nothing is left.
  */
-pp_status view_map(struct region *region, const struct frame_rule *rule,
+pp_status view_map(struct region *region, const struct frame_rule *claim,
                    struct anchors *anchors, size_t want, pp_error *error);
 void view_unmap(struct region *region);
 

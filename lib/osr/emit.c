@@ -14,6 +14,8 @@
 /* No body has more locals; with tier-0's limit every offset stays inside 32 bits. */
 #define LOCAL_LIMIT (1u << 28)
 #define FRAME_BYTES offsetof(pp_osr_frame, base) /* of the first layout */
+/* Of a header whose rules have no flags. */
+#define LAYOUT_OLDER (offsetof(pp_osr_layout, rule) + offsetof(pp_frame_rule, flags))
 
 typedef pp_status emit_osr(const struct pp_osr_frame *frame, uint8_t *buffer, size_t capacity,
                            struct pp_osr_layout *layout);
@@ -62,7 +64,8 @@ static pp_status emit_part(const pp_osr_frame *from, void *buffer, size_t capaci
     pp_tier0_layout tier0;
     const struct isa *isa;
     if (from == NULL || layout == NULL
-        || layout->size < sizeof *layout || (buffer == NULL && capacity != 0))
+        || (layout->size < sizeof *layout && layout->size != LAYOUT_OLDER)
+        || (buffer == NULL && capacity != 0))
         return PP_E_ARG;
     pp_status status = frame_from(from, &frame, &tier0, &isa);
     if (status != PP_OK)
@@ -72,9 +75,12 @@ static pp_status emit_part(const pp_osr_frame *from, void *buffer, size_t capaci
     status = emit(&frame, NULL, 0, &result);
     if (status == PP_OK && buffer != NULL)
         status = result.bytes <= capacity ? emit(&frame, buffer, capacity, &result) : PP_E_RANGE;
-    if (status == PP_OK)
-        *layout = result;
-    return status;
+    if (status != PP_OK)
+        return status;
+    if (layout->size < sizeof result) /* the caller's rule ends before its flags */
+        result.rule.size = offsetof(pp_frame_rule, flags);
+    sized_write(layout, &result, sizeof result);
+    return PP_OK;
 }
 
 pp_status pp_emit_osr_prologue(const pp_osr_frame *frame, void *buffer, size_t capacity,
