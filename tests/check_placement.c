@@ -200,24 +200,80 @@ START_TEST(an_anchor_within_a_gap_is_in_the_middle_of_the_region)
 }
 END_TEST
 
-START_TEST(anchors_too_far_apart_leave_the_region_with_most_of_them)
+static uintptr_t found(enum placement_need need)
 {
-    struct anchors anchors = { .at = { 100 * GIB, 10 * GIB, 11 * GIB }, .count = 3,
-                               .reach = 2 * GIB };
-    const struct gap gap = { 2 * GIB, 200 * GIB };
     uintptr_t base;
-    set_gaps(&anchors, &gap, 1);
-    ck_assert(!placement_find(&placement, 64 * MIB, true, &base));
-    ck_assert(placement_find(&placement, 64 * MIB, false, &base));
-    ck_assert_uint_eq(base, 10 * GIB + 512 * MIB - 32 * MIB);
+    return placement_find(&placement, 64 * MIB, need, &base) ? base : 0;
+}
+
+START_TEST(the_first_anchor_counts_more_than_all_others)
+{
+    struct anchors anchors = { .at = { 100 * GIB, 10 * GIB, 11 * GIB, 101 * GIB }, .count = 3,
+                               .reach = 2 * GIB };
+    const struct gap gaps[] = { { 2 * GIB, 200 * GIB }, { 0, 0 } };
+    uintptr_t base;
+    set_gaps(&anchors, gaps, 1);
+    ck_assert_uint_eq(found(PLACEMENT_NEAR), 0);
+    ck_assert_uint_eq(found(PLACEMENT_FIRST), 100 * GIB - 32 * MIB);
+    ck_assert_uint_eq(found(PLACEMENT_ANY), 100 * GIB - 32 * MIB);
+    ck_assert_uint_eq(placement_missed(&anchors, 100 * GIB, 100 * GIB + MIB), 6);
+    /* Of the places that reach it, the one that reaches another one, too. */
+    anchors.count = 4;
+    ck_assert_uint_eq(found(PLACEMENT_ANY), 100 * GIB + 512 * MIB - 32 * MIB);
+    /* Not to be had near the first: most of the others. */
+    set_gaps(&anchors, (struct gap[]){ { 2 * GIB, 50 * GIB }, { 101 * GIB, 200 * GIB } }, 1);
+    ck_assert_uint_eq(found(PLACEMENT_FIRST), 0);
+    ck_assert_uint_eq(found(PLACEMENT_ANY), 10 * GIB + 512 * MIB - 32 * MIB);
     /* One against one: the first. */
+    set_gaps(&anchors, gaps, 1);
     anchors.count = 2;
-    ck_assert(placement_find(&placement, 64 * MIB, false, &base));
-    ck_assert_uint_eq(base, 100 * GIB - 32 * MIB);
+    ck_assert_uint_eq(found(PLACEMENT_ANY), 100 * GIB - 32 * MIB);
+    /* The earlier of those that exclude each other. */
+    anchors.count = 3;
+    anchors.at[1] = 101 * GIB + 800 * MIB;
+    anchors.at[2] = 97 * GIB + 500 * MIB;
+    base = found(PLACEMENT_ANY);
+    ck_assert_uint_eq(placement_missed(&anchors, base, base + 64 * MIB), 4);
+    anchors.at[1] = 10 * GIB;
+    anchors.count = 2;
     /* None in reach: as close to the first as can be. */
     anchors.reach = 16 * MIB;
     ck_assert(placement_find(&placement, 64 * MIB, false, &base));
     ck_assert_uint_eq(base, 100 * GIB - 32 * MIB);
+}
+END_TEST
+
+/* With real gaps: one of 8 MiB in reach of the first anchor, and much room near the others. */
+START_TEST(a_smaller_region_near_the_first_anchor_is_better_than_a_larger_one)
+{
+    const size_t reach = (size_t) isa_host.branch_range, room = 2 * reach + 64 * MIB;
+    uintptr_t wall, others;
+    char reason[160];
+    struct span span;
+    pp_pool *pool;
+    if (is_emulated()) /* its own mappings are in the way */
+        return;
+    ck_assert_int_eq(map_reserve_anywhere(4 * GIB + room, PLACEMENT_ALIGN, &others), 0);
+    ck_assert_int_eq(map_reserve_anywhere(room, PLACEMENT_ALIGN, &wall), 0);
+    uintptr_t first = (wall + room / 2) & -PLACEMENT_ALIGN;
+    ck_assert_int_eq(map_unmap(first + 16 * MIB, 8 * MIB), 0);
+    ck_assert_int_eq(map_unmap(others + 1 * GIB, GIB), 0);
+    uintptr_t second = others + GIB + 512 * MIB;
+    pp_pool_options options = { .size = sizeof options, .error = &error,
+                                .near = { (void *) first, (void *) second,
+                                          (void *) (second + MIB) } };
+    if (second - first < room && first - second < room)
+        return; /* by chance they are neighbours */
+    ck_assert_int_eq(pp_pool_create(&options, &pool), PP_OK);
+    ck_assert_int_eq(take(pool, 100, &span), PP_OK);
+    ck_assert_uint_eq(span.region->base, first + 16 * MIB);
+    ck_assert_uint_eq(span.region->limit, first + 24 * MIB);
+    ck_assert(!span.region->near);
+    ck_assert_uint_eq(stats_of(pool).fallbacks[PP_FALLBACK_FAR], 1);
+    ck_assert_int_eq(pp_pool_get_fallback(pool, PP_FALLBACK_FAR, reason, sizeof reason), PP_OK);
+    printf("far: %s\n", reason);
+    ck_assert_ptr_nonnull(strstr(reason, "near[0] is in reach"));
+    pp_pool_destroy(pool);
 }
 END_TEST
 
@@ -584,7 +640,8 @@ int main(void)
     tcase_add_test(all, gaps_leave_room_for_what_grows);
     tcase_add_test(all, the_place_with_the_shortest_way_to_the_farthest_anchor_wins);
     tcase_add_test(all, an_anchor_within_a_gap_is_in_the_middle_of_the_region);
-    tcase_add_test(all, anchors_too_far_apart_leave_the_region_with_most_of_them);
+    tcase_add_test(all, the_first_anchor_counts_more_than_all_others);
+    tcase_add_test(all, a_smaller_region_near_the_first_anchor_is_better_than_a_larger_one);
     tcase_add_test(all, anchors_at_the_ends_of_the_address_space);
     tcase_add_test(all, a_seed_draws_places_from_all_gaps);
     tcase_add_test(all, claims_agree_with_a_model);

@@ -1,5 +1,8 @@
 /* SPDX-License-Identifier: MIT */
-/* Frame rules of a pool: one of each, whoever asks, and what has one leads to it. */
+/*
+ * Frame rules of a pool: one of each, whoever asks, and what has one leads to it; and what
+ * other unwinders are told of them.
+ */
 #include <config.h>
 
 #include "memory/handle.h"
@@ -151,6 +154,142 @@ START_TEST(a_trace_has_the_rule_that_its_reservation_was_made_with)
 }
 END_TEST
 
+/* ---- what is told ----------------------------------------------------- */
+
+static unsigned mappings(void)
+{
+    FILE *maps = fopen("/proc/self/maps", "r");
+    unsigned lines = 0;
+    require(maps != NULL);
+    for (int byte; (byte = getc(maps)) != EOF;)
+        lines += byte == '\n';
+    fclose(maps);
+    return lines;
+}
+
+START_TEST(where_nothing_is_told_all_rules_share_a_region)
+{
+    pp_pool *pool = open_pool(_i);
+    pp_span_place place;
+    if (pool == NULL)
+        return;
+    take_span(pool, NULL, &place);
+    unsigned before = mappings();
+    for (unsigned i = 0; i < RULES; i++) {
+        pp_frame_rule rule = rule_of(i);
+        rule.kind = i % 3 == 0 ? PP_FRAME_LEAF : i % 3 == 1 ? PP_FRAME_RECORD : PP_FRAME_OSR;
+        take_span(pool, &rule, &place);
+        require(rule_at(place.execute)->kind == rule.kind);
+    }
+    pp_pool_stats stats = stats_of(pool);
+    ck_assert_uint_eq(stats.regions, 1);
+    ck_assert_uint_eq(stats.near_regions, 1);
+    if (_i != PP_WX_FLIP && !is_emulated())
+        ck_assert_uint_le(mappings(), before + 16); /* of the heap */
+    verify(pool);
+    pp_pool_destroy(pool);
+}
+END_TEST
+
+static struct region *region_with(pp_pool *pool, const pp_frame_rule *rule)
+{
+    pp_span_place place;
+    take_span(pool, rule, &place);
+    return region_at((uintptr_t) place.execute);
+}
+
+START_TEST(rules_that_tell_the_same_share_a_region)
+{
+    pp_pool *pool = open_telling(PP_WX_AUTO, (uint32_t) _i);
+    pp_frame_rule rule = rule_of(1), other = rule_of(2), leaf = rule_of(1);
+    leaf.kind = PP_FRAME_LEAF;
+    struct region *told = region_with(pool, &rule);
+    ck_assert_ptr_nonnull(told->told);
+    ck_assert_ptr_ne(region_with(pool, &other), told);
+    ck_assert_ptr_ne(region_with(pool, &leaf), told);
+    rule.kind = PP_FRAME_OSR;
+    ck_assert_ptr_eq(region_with(pool, &rule), told);
+    rule.own = (pp_save_area){ .slots = 8, .saved = 8, .offset = -800 }; /* saved once already */
+    ck_assert_ptr_eq(region_with(pool, &rule), told);
+    rule.own = (pp_save_area){ .slots = 0x1000, .saved = 0x1000, .offset = -800 };
+    ck_assert_ptr_ne(region_with(pool, &rule), told);
+    ck_assert_uint_eq(stats_of(pool).regions, 4);
+    /* Code of which nobody is told shares one. */
+    struct region *untold = region_with(pool, NULL);
+    ck_assert_ptr_null(untold->told);
+    for (unsigned i = 0; i < 20; i++) {
+        rule = rule_of(i);
+        rule.flags = PP_FRAME_UNREGISTERED;
+        ck_assert_ptr_eq(region_with(pool, &rule), untold);
+    }
+    ck_assert_uint_eq(stats_of(pool).regions, 5);
+    verify(pool);
+    pp_pool_destroy(pool);
+}
+END_TEST
+
+/* From the header before the flags: a struct that ends where they begin. */
+START_TEST(rules_of_an_older_header_are_rules)
+{
+    struct frame_rule rule, older;
+    struct {
+        pp_frame_rule rule;
+        uint64_t behind;
+    } from = { rule_of(5), 0 };
+    ck_assert_int_eq(frame_rule_from(&from.rule, &rule, &error), PP_OK);
+    from.rule.size = offsetof(pp_frame_rule, flags);
+    from.rule.flags = from.rule.reserved = 0xffffffff;
+    ck_assert_int_eq(frame_rule_from(&from.rule, &older, &error), PP_OK);
+    ck_assert(frame_rule_equal(&rule, &older));
+    from.rule.size = sizeof from.rule;
+    ck_assert_int_eq(frame_rule_from(&from.rule, &rule, &error), PP_E_ARG);
+    from.rule.reserved = 0;
+    ck_assert_int_eq(frame_rule_from(&from.rule, &rule, &error), PP_E_ARG);
+    from.rule.flags = PP_FRAME_UNREGISTERED;
+    ck_assert_int_eq(frame_rule_from(&from.rule, &rule, &error), PP_OK);
+    ck_assert(!frame_rule_equal(&rule, &older));
+    from.rule.size = sizeof from;
+    ck_assert_int_eq(frame_rule_from(&from.rule, &older, &error), PP_OK);
+    ck_assert(frame_rule_equal(&rule, &older));
+    from.behind = 1;
+    ck_assert_int_eq(frame_rule_from(&from.rule, &older, &error), PP_E_ARG);
+}
+END_TEST
+
+/* ---- pools that come and go ------------------------------------------- */
+
+static void use_pool(uint32_t unwinders, const pp_frame_rule *rules, unsigned count)
+{
+    pp_pool *pool = open_telling(PP_WX_AUTO, unwinders);
+    pp_span_place place;
+    for (unsigned i = 0; i < count; i++)
+        take_span(pool, &rules[i], &place);
+    pp_pool_stats stats = stats_of(pool);
+    ck_assert_uint_eq(stats.near_regions, stats.regions);
+    for (unsigned i = 0; i < stats.regions; i++) {
+        pp_region_info info = { .size = sizeof info };
+        ck_assert_int_eq(pp_pool_get_region(pool, i, &info), PP_OK);
+        ck_assert_uint_eq(info.limit - info.base, (size_t) 64 << 20);
+    }
+    pp_pool_destroy(pool);
+}
+
+/* As many as could not all be near: 64 MiB for each rule, of 4 GiB or 256 MiB in reach. */
+START_TEST(pools_with_other_rules_stay_near_for_ever)
+{
+    enum { DISTINCT = 200 };
+    const uint32_t unwinders[] = { 0, PP_UNWIND_LIBGCC, PP_UNWIND_LIBUNWIND,
+                                   PP_UNWIND_LIBGCC | PP_UNWIND_LIBUNWIND };
+    unsigned pools = is_emulated() ? 250 : 2000;
+    for (unsigned i = 0; i < pools; i++) {
+        pp_frame_rule rule = rule_of(i * 7 % DISTINCT);
+        use_pool(unwinders[i % 4], &rule, 1);
+        if (i % 50 == 0)
+            use_pool(0, (pp_frame_rule[]){ rule_of(i), rule_of(i + 1), rule_of(i + 2) }, 3);
+    }
+}
+END_TEST
+
 int main(void)
 {
     Suite *suite = suite_create("rule");
@@ -160,6 +299,11 @@ int main(void)
     tcase_add_test(tests, threads_that_ask_at_once_find_the_same);
     tcase_add_loop_test(tests, a_span_keeps_its_rule_in_every_state, PP_WX_DUAL, PP_WX_RWX + 1);
     tcase_add_test(tests, a_trace_has_the_rule_that_its_reservation_was_made_with);
+    tcase_add_loop_test(tests, where_nothing_is_told_all_rules_share_a_region, PP_WX_DUAL,
+                        PP_WX_RWX + 1);
+    tcase_add_loop_test(tests, rules_that_tell_the_same_share_a_region, 1, 4);
+    tcase_add_test(tests, rules_of_an_older_header_are_rules);
+    tcase_add_test(tests, pools_with_other_rules_stay_near_for_ever);
     suite_add_tcase(suite, tests);
     SRunner *runner = srunner_create(suite);
     srunner_run_all(runner, CK_ENV);

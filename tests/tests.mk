@@ -93,6 +93,7 @@ check_PROGRAMS += \
 	check_trace_refusals \
 	check_trace_threads \
 	check_unwind \
+	check_unwinders \
 	check_verify \
 	check_verify_live \
 	check_walk \
@@ -241,6 +242,8 @@ check_trace_threads_SOURCES = tests/check_trace_threads.c tests/linked.h tests/s
 check_unwind_SOURCES = tests/balance.h tests/check_unwind.c tests/step.c tests/step.h
 check_unwind_CPPFLAGS = $(AM_CPPFLAGS) -I$(top_srcdir) -I$(srcdir)/tests
 check_unwind_LDADD = libstress.la $(LDADD) $(LIBUNWIND_LIBS)
+check_unwinders_SOURCES = tests/check_unwinders.c tests/spans.h
+check_unwinders_LDFLAGS = $(AM_LDFLAGS) -export-dynamic
 check_verify_SOURCES = tests/check_verify.c tests/sanitized.h tests/spans.h
 check_verify_live_SOURCES = tests/check_verify_live.c tests/loop.h tests/sanitized.h tests/snippet.h
 check_walk_SOURCES = tests/check_walk.c

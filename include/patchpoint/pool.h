@@ -77,9 +77,10 @@ typedef int pp_limit_fn(pp_pool *pool, size_t bytes, void *host);
 
 typedef struct pp_pool_options {
     size_t size;             /* sizeof(pp_pool_options) */
-    const void *near[4];     /* anchors: functions the code calls most, the most important first:
-                                regions stay in reach of it if they cannot be in reach of all; NULL
-                                entries are ignored; all NULL: the library itself */
+    const void *near[4];     /* anchors: functions the code calls most, the most important first.
+                                Regions stay in reach of all; where that cannot be, of the first,
+                                and of as many others as can be, the earlier ones before the later
+                                ones.  NULL entries are ignored; all NULL: the library itself */
     size_t region_bytes;     /* address space per region; 0: 64 MiB; a multiple of 2 MiB up to 1 GiB;
                                 AArch64 takes 128 MiB at most, so that branches reach its islands */
     pp_wx wx;

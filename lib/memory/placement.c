@@ -38,10 +38,18 @@ bool placement_is_near(const struct anchors *anchors, uintptr_t lo, uintptr_t hi
     return placement_reach(anchors, lo, hi) < anchors->reach;
 }
 
+unsigned placement_missed(const struct anchors *anchors, uintptr_t lo, uintptr_t hi)
+{
+    unsigned missed = 0;
+    for (unsigned i = 0; i < anchors->count; i++)
+        missed |= (unsigned) (distance_to(anchors->at[i], lo, hi) >= anchors->reach) << i;
+    return missed;
+}
+
 /*
- * Less is better: the number of anchors out of reach, then which (the first one
- * counts most), then the distance to the farthest that is in reach; or to the first,
- * if none is.
+ * Less is better: whether the first anchor is out of reach, the number of those that are,
+ * then which (an earlier one counts more), then the distance to the farthest that is in
+ * reach; or to the first, if none is.
  */
 static uint64_t rank_of(const struct anchors *anchors, uintptr_t lo, uintptr_t hi)
 {
@@ -57,7 +65,7 @@ static uint64_t rank_of(const struct anchors *anchors, uintptr_t lo, uintptr_t h
     }
     if (missed == anchors->count)
         farthest = distance_to(anchors->at[0], lo, hi);
-    return missed << 60 | which << 56 | farthest;
+    return which >> (ANCHORS - 1) << 63 | missed << 60 | which << 56 | farthest;
 }
 
 /* ---- the best place in a gap ------------------------------------------ */
@@ -211,18 +219,25 @@ static bool find_random(const struct placement *placement, size_t size, uintptr_
     return true;
 }
 
-bool placement_find(struct placement *placement, size_t size, bool near, uintptr_t *base)
+static bool is_enough(const struct anchors *anchors, enum placement_need need, uintptr_t lo,
+                      uintptr_t hi)
+{
+    unsigned missed = need == PLACEMENT_ANY ? 0 : placement_missed(anchors, lo, hi);
+    return need == PLACEMENT_FIRST ? (missed & 1) == 0 : missed == 0;
+}
+
+bool placement_find(struct placement *placement, size_t size, enum placement_need need,
+                    uintptr_t *base)
 {
     const struct anchors *anchors = placement->anchors;
     const struct gap *gaps = &placement->gaps[0][0][0];
     struct best best = { .rank = UINT64_MAX };
     if (anchors->random != 0)
-        return !near && find_random(placement, size, base);
+        return need == PLACEMENT_ANY && find_random(placement, size, base);
     for (size_t i = 0; i < sizeof placement->gaps / sizeof *gaps; i++)
         consider_gap(anchors, gaps[i], size, &best);
     *base = best.base;
-    return best.rank != UINT64_MAX &&
-           (!near || placement_is_near(anchors, best.base, best.base + size));
+    return best.rank != UINT64_MAX && is_enough(anchors, need, best.base, best.base + size);
 }
 
 bool placement_next_scripted(struct anchors *anchors, size_t size, const struct frame_rule *claim,

@@ -2,9 +2,10 @@
 /*
  * Placement: where a region goes.
  *
- * One pass over the process's mappings finds the gaps.  The place wins from which
- * most anchors are in branch range, the earlier ones before the later ones, and then
- * the one with the shortest distance to the farthest of these.  Addresses that
+ * One pass over the process's mappings finds the gaps.  The place wins from which the
+ * first anchor is in branch range, of these the one from which most others are, the
+ * earlier ones before the later ones, and then the one with the shortest distance to the
+ * farthest of these.  Addresses that
  * are claimed for another frame rule are no gaps.
  */
 #ifndef MEMORY_PLACEMENT_H
@@ -42,11 +43,16 @@ struct placement {
 int placement_open(struct placement *placement, struct anchors *anchors,
                    const struct frame_rule *claim);
 
-/*
- * The best place for `size` bytes.  False: there is none, or none that is near if
- * `near` is asked for.
- */
-bool placement_find(struct placement *placement, size_t size, bool near, uintptr_t *base);
+/* What has to be in branch range of all of a region. */
+enum placement_need {
+    PLACEMENT_ANY,   /* nothing */
+    PLACEMENT_NEAR,  /* every anchor */
+    PLACEMENT_FIRST, /* the first anchor */
+};
+
+/* The best place for `size` bytes.  False: there is none where what is needed is in range. */
+bool placement_find(struct placement *placement, size_t size, enum placement_need need,
+                    uintptr_t *base);
 
 /* Something is there that the list did not show: it is not found again. */
 void placement_exclude(struct placement *placement, uintptr_t base, size_t size);
@@ -60,5 +66,8 @@ uint64_t placement_reach(const struct anchors *anchors, uintptr_t lo, uintptr_t 
 
 /* Every byte of [lo, hi) is in branch range of every anchor. */
 bool placement_is_near(const struct anchors *anchors, uintptr_t lo, uintptr_t hi);
+
+/* The anchors that are not, a bit for each. */
+unsigned placement_missed(const struct anchors *anchors, uintptr_t lo, uintptr_t hi);
 
 #endif

@@ -84,10 +84,12 @@ static void note_region(pp_pool *pool, const struct region *region)
     unsigned long long reach = placement_reach(anchors, region->base, region->limit) >> 20;
     size_t size = region->limit - region->base;
     const char *why = anchors->refused[0] == '\0' ? "placed by script" : anchors->refused;
+    bool first = (placement_missed(anchors, region->base, region->limit) & 1) == 0;
     if (!region->near)
         pool_note_fallback(pool, PP_FALLBACK_FAR, "0x%zx is %llu MiB from the farthest anchor, "
-                           "branches reach %llu: %s", (size_t) region->base, reach,
-                           (unsigned long long) anchors->reach >> 20, why);
+                           "branches reach %llu, near[0] is %s: %s", (size_t) region->base, reach,
+                           (unsigned long long) anchors->reach >> 20,
+                           first ? "in reach" : "out of reach", why);
     if (size < pool->region_bytes)
         pool_note_fallback(pool, PP_FALLBACK_SMALL, "0x%zx has %zu MiB instead of %zu: %s",
                            (size_t) region->base, size >> 20, pool->region_bytes >> 20, why);

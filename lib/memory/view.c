@@ -136,10 +136,10 @@ static pp_status map_at(struct region *region, uintptr_t base, size_t size, pp_e
 
 /* Best place first; a place that was taken meanwhile is no failure. */
 static pp_status map_in_gap(struct region *region, struct placement *placement, size_t size,
-                            bool near, pp_error *error)
+                            enum placement_need need, pp_error *error)
 {
     uintptr_t base;
-    for (unsigned i = 0; i < TRIES && placement_find(placement, size, near, &base); i++) {
+    for (unsigned i = 0; i < TRIES && placement_find(placement, size, need, &base); i++) {
         int number = map_reserve(base, size);
         if (number == 0)
             return map_at(region, base, size, error);
@@ -147,7 +147,9 @@ static pp_status map_in_gap(struct region *region, struct placement *placement, 
             return view_refused(error, "mmap", number);
         placement_exclude(placement, base, size);
     }
-    return error_set(error, PP_E_NOMEM, "no gap of %zu MiB%s", size >> 20, near ? " is near" : "");
+    return error_set(error, PP_E_NOMEM, "no gap of %zu MiB%s", size >> 20,
+                     need == PLACEMENT_ANY ? "" : need == PLACEMENT_NEAR ? " is near"
+                                                                        : " is near the first anchor");
 }
 
 /* Where the mappings cannot be read, the kernel chooses. */
@@ -180,7 +182,10 @@ static void note_refused(struct anchors *anchors, const char *reason)
         snprintf(anchors->refused, sizeof anchors->refused, "%s", reason);
 }
 
-/* Near and large, near and smaller, far and large, far and smaller. */
+/*
+ * Near and large, near and smaller; if not to all anchors, then to the first, large and
+ * smaller; then far.
+ */
 static pp_status map_somewhere(struct region *region, struct anchors *anchors,
                                const struct frame_rule *claim, size_t want, pp_error *error)
 {
@@ -192,10 +197,14 @@ static pp_status map_somewhere(struct region *region, struct anchors *anchors,
         view_refused(&reason, "reading /proc/self/maps", number);
         note_refused(anchors, reason.text);
     }
-    for (int far = number != 0 || anchors->random != 0; far <= 1 && status == PP_E_NOMEM; far++) {
+    static const enum placement_need needs[] = { PLACEMENT_NEAR, PLACEMENT_FIRST, PLACEMENT_ANY };
+    enum { LAST = sizeof needs / sizeof *needs - 1 };
+    for (unsigned i = number != 0 || anchors->random != 0 ? LAST : 0;
+         i <= LAST && status == PP_E_NOMEM; i++) {
+        bool far = needs[i] == PLACEMENT_ANY;
         for (size_t size = want; size >= REGION_MIN && status == PP_E_NOMEM;
              size = size / 2 & -PLACEMENT_ALIGN) {
-            status = map_in_gap(region, &placement, size, !far, &reason);
+            status = map_in_gap(region, &placement, size, needs[i], &reason);
             if (status != PP_OK)
                 note_refused(anchors, reason.text);
             /* No gap is known, or all are taken by mappings that the list does not show. */

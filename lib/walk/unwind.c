@@ -16,6 +16,7 @@
 
 #include "error.h"
 #include "isa/isa.h"
+#include "memory/state.h"
 #include "os/map.h"
 #include "walk/eh_frame.h"
 #include "walk/libgcc.h"
@@ -258,7 +259,23 @@ static void unwind_close(struct region *region)
     node_release(node);
 }
 
-/* What is asked for has to be there, and libgcc to answer for the region that waits. */
+/* libgcc answers: the region that waits for its first code is registered, and forgotten. */
+static pp_status libgcc_try(const struct region *region, pp_error *error)
+{
+    static const struct frame_rule leaf = { .kind = PP_FRAME_LEAF };
+    struct unwind_node *node = node_take();
+    if (node == NULL)
+        return error_set(error, PP_E_NOMEM, "no memory for the unwind information of a region");
+    (void) node_describe(node, region, &leaf);
+    pp_status status = libgcc_register(node->eh_frame, sizeof node->eh_frame, &node->object,
+                                       region->code_lo, error);
+    if (status == PP_OK)
+        libgcc_deregister(node->eh_frame);
+    node_release(node);
+    return status;
+}
+
+/* What is asked for has to be there. */
 static pp_status unwind_begin(pp_pool *pool, pp_error *error)
 {
     uint32_t unwinders = pool_unwinders(pool);
@@ -267,6 +284,8 @@ static pp_status unwind_begin(pp_pool *pool, pp_error *error)
                          "libgcc_s.so.1 cannot be loaded");
     if ((unwinders & PP_UNWIND_LIBUNWIND) && !find_libunwind())
         return error_set(error, PP_E_UNSUPPORTED, "libunwind is not in the process");
+    if ((unwinders & PP_UNWIND_LIBGCC) && pool->spare != NULL)
+        return libgcc_try(pool->spare, error);
     return PP_OK;
 }
 
