@@ -12,13 +12,21 @@
 #include <config.h>
 
 #include "stress/frames.h"
+extern "C" {
+#include "walk/eh_frame.h"
+}
 
 #include <check.h>
 #include <cstdio>
 #include <cstdlib>
+#include <cstring>
 #include <dlfcn.h>
 #include <pthread.h>
 #include <stdexcept>
+#include <vector>
+
+extern "C" void __register_frame(void *);
+extern "C" void __deregister_frame(void *);
 
 namespace {
 
@@ -333,6 +341,126 @@ START_TEST(through_a_resumed_frame)
 }
 END_TEST
 
+#ifndef LIBUNWIND_FIRST
+/* ---- beside unwind information of the host's --------------------------------- */
+
+#if defined __x86_64__
+const pp_arch ARCH = PP_ARCH_X86_64;
+#else
+const pp_arch ARCH = PP_ARCH_AARCH64;
+#endif
+
+extern "C" void throw_seven()
+{
+    throw 7;
+}
+
+/* A function with a frame record that calls throw_seven. */
+std::vector<uint8_t> calling_code()
+{
+    const uintptr_t target = reinterpret_cast<uintptr_t>(throw_seven);
+#if defined __x86_64__
+    std::vector<uint8_t> code = { 0x55, 0x48, 0x89, 0xe5, 0x48, 0xb8, 0, 0, 0, 0, 0, 0, 0, 0,
+                                  0xff, 0xd0, 0x5d, 0xc3 };
+    std::memcpy(&code[6], &target, sizeof target);
+#else
+    const uint32_t words[] = { 0xa9bf7bfd, 0x910003fd, 0x58000090, 0xd63f0200, /* stp, mov, ldr, blr */
+                               0xa8c17bfd, 0xd65f03c0 };                       /* ldp, ret */
+    std::vector<uint8_t> code(sizeof words + sizeof target);
+    std::memcpy(&code[0], words, sizeof words);
+    std::memcpy(&code[sizeof words], &target, sizeof target);
+#endif
+    return code;
+}
+
+struct host_code {
+    pp_span *span;
+    void (*function)();
+    uint8_t eh_frame[EH_FRAME_CAPACITY(1)];
+};
+
+const pp_frame_rule plain_rule = { sizeof(pp_frame_rule), PP_FRAME_RECORD, 16, {}, {}, 0, 0 };
+
+/* A span with this rule; registered by the host itself, if it likes. */
+host_code *place_code(const pp_frame_rule *rule, bool registers)
+{
+    static const frame_rule told = { PP_FRAME_RECORD, 16, {}, {}, false };
+    const std::vector<uint8_t> code = calling_code();
+    host_code *result = new host_code();
+    pp_span_desc want = {};
+    want.size = sizeof want;
+    want.bytes = code.size();
+    want.frame = rule;
+    pp_span_place place = {};
+    place.size = sizeof place;
+    ck_assert_int_eq(pp_span_alloc(pool, &want, &result->span, &place), PP_OK);
+    std::memcpy(place.write, code.data(), code.size());
+    ck_assert_int_eq(pp_span_publish(pool, &result->span, 1, nullptr), PP_OK);
+    const uintptr_t start = reinterpret_cast<uintptr_t>(place.execute);
+    result->function = reinterpret_cast<void (*)()>(start);
+    const eh_frame_part part = { start, start + code.size(), &told };
+    uint32_t fde;
+    ck_assert_uint_ne(eh_frame_encode(ARCH, &part, 1, result->eh_frame,
+                                      sizeof result->eh_frame, &fde), 0);
+    if (registers)
+        __register_frame(result->eh_frame);
+    return result;
+}
+
+void expect_seven(const host_code *code)
+{
+    int caught = 0;
+    try {
+        code->function();
+    } catch (int number) {
+        caught = number;
+    }
+    ck_assert_int_eq(caught, 7);
+}
+
+/* As compilers do that register each object: between code of which libgcc is told. */
+START_TEST(through_code_that_the_host_registers)
+{
+    pp_frame_rule own = plain_rule;
+    own.flags = PP_FRAME_UNREGISTERED;
+    host_code *all[24];
+    for (int i = 0; i < 24; i++) {
+        bool registers = i % 3 == 1;
+        all[i] = place_code(registers ? &own : &plain_rule, registers);
+        expect_seven(all[i]);
+    }
+    for (int i = 0; i < 24; i++)
+        expect_seven(all[(i * 7) % 24]);
+    for (int i = 1; i < 24; i += 6) {
+        __deregister_frame(all[i]->eh_frame);
+        ck_assert_int_eq(pp_span_free(pool, all[i]->span), PP_OK);
+    }
+    for (int i = 0; i < 24; i++)
+        if (i % 6 != 1)
+            expect_seven(all[i]);
+    for (int i = 4; i < 24; i += 6)
+        __deregister_frame(all[i]->eh_frame);
+}
+END_TEST
+
+/* And in a pool of which nobody is told, all of whose code may be the host's to register. */
+START_TEST(through_registered_code_of_a_pool_that_tells_nobody)
+{
+    pp_pool *const telling = pool;
+    ck_assert_int_eq(pp_pool_create(nullptr, &pool), PP_OK);
+    host_code *all[24];
+    for (int i = 0; i < 24; i++) {
+        all[i] = place_code(&plain_rule, true);
+        expect_seven(all[i]);
+    }
+    for (int i = 0; i < 24; i++)
+        __deregister_frame(all[i]->eh_frame);
+    pp_pool_destroy(pool);
+    pool = telling;
+}
+END_TEST
+#endif
+
 /* ---- out of what a patchpoint calls -------------------------------------- */
 
 /* Whether the processor has what this class saves. */
@@ -563,6 +691,10 @@ int main()
     tcase_add_test(tests, through_tier0);
     tcase_add_loop_test(tests, through_a_body, 0, BODIES);
     tcase_add_loop_test(tests, through_activations, 0, BODIES);
+#ifndef LIBUNWIND_FIRST
+    tcase_add_test(tests, through_code_that_the_host_registers);
+    tcase_add_test(tests, through_registered_code_of_a_pool_that_tells_nobody);
+#endif
     tcase_add_test(tests, through_a_resumed_frame);
     tcase_add_loop_test(tests, out_of_a_poll_or_probe, 0, 2);
     tcase_add_test(tests, out_of_a_poll_under_force);
