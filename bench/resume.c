@@ -152,7 +152,9 @@ int main(int argc, char **argv)
     double ns[CONTESTANTS];
     bench_begin(&bench, argc, argv);
     printf("\nBack into a suspended OSR body, in ns per iteration.\n");
-    if (pp_pool_create(NULL, &pool) != PP_OK)
+    const pp_pool_options options = { .size = sizeof options,
+                                      .unwinders = PP_UNWIND_LIBGCC | PP_UNWIND_LIBUNWIND };
+    if (pp_pool_create(&options, &pool) != PP_OK)
         give_up("no pool");
     link_all(&suspend, pool, tier0);
     unsigned rounds = bench.rounds < ROUNDS ? bench.rounds : ROUNDS;

@@ -102,6 +102,7 @@ static void run(struct stress *stress)
     struct bench bench = { .stress = stress };
     pp_error error = { .size = sizeof error };
     pp_pool_options options = stress_pool_options(stress, &error);
+    options.unwinders = PP_UNWIND_LIBUNWIND; /* one of the ways back */
     pp_pool *pool;
     if (pp_pool_create(&options, &pool) != PP_OK) {
         stress_fail(stress, "pool: %s", error.text);

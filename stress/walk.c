@@ -493,6 +493,7 @@ static void send_signals(struct worker *workers, unsigned count, struct scene *s
 static pp_status scene_open(struct stress *stress, struct scene *scene, pp_error *error)
 {
     pp_pool_options options = stress_pool_options(stress, error);
+    options.unwinders = PP_UNWIND_LIBUNWIND; /* its opinion is asked */
     options.branch_range = 1; /* every symbol is far: calls go through trampolines */
     pp_status status = pp_pool_create(&options, &scene->pool);
     if (status != PP_OK)

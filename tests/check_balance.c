@@ -30,7 +30,8 @@ static struct balance balance;
 
 static void setup(void)
 {
-    pp_pool_options options = { .size = sizeof options, .region_bytes = 2 << 20 };
+    pp_pool_options options = { .size = sizeof options, .region_bytes = 2 << 20,
+                                .unwinders = PP_UNWIND_LIBUNWIND };
     ck_assert_int_eq(pp_pool_create(&options, &pool), PP_OK);
     ck_assert(passage_thread_begin(&thread));
 }
