@@ -490,13 +490,15 @@ static void see_with_libunwind(struct seen *seen)
 
 static const struct region *calling;
 static struct seen by_libgcc, by_libunwind;
+static bool with_cache; /* what libunwind has kept of earlier walks is used */
 
 static void look_back(void)
 {
     _Unwind_Reason_Code (*backtrace)(_Unwind_Trace_Fn, void *) =
         (_Unwind_Reason_Code (*)(_Unwind_Trace_Fn, void *)) libgcc("_Unwind_Backtrace");
     by_libgcc = by_libunwind = (struct seen){ .region = calling };
-    unw_flush_cache(unw_local_addr_space, 0, 0);
+    if (!with_cache)
+        unw_flush_cache(unw_local_addr_space, 0, 0);
     see_with_libunwind(&by_libunwind);
     backtrace(see_with_libgcc, &by_libgcc);
 }
@@ -543,6 +545,30 @@ START_TEST(a_wrong_rule_is_noticed)
 }
 END_TEST
 
+/* What an unwinder has kept of the addresses' first rule is not used for the second. */
+START_TEST(addresses_get_another_rule)
+{
+    struct frame_rule wrong = record_rule;
+    wrong.saves.offset += 8;
+    struct region *region = region_map(&wrong);
+    calling = region;
+    with_cache = true;
+    for (unsigned round = 0; round < 4; round++) {
+        bool right = round % 2 != 0;
+        region->told = right ? &record_rule : &wrong;
+        ck_assert_int_eq(walk_room.region_open(region, NULL), PP_OK);
+        for (unsigned i = 0; i < 3; i++) {
+            marked_call((const void *) region->code_lo, (void *) look_back);
+            ck_assert_int_eq(by_libgcc.marked == COUNT(marked), right);
+            ck_assert_int_eq(by_libunwind.marked == MARKED_FOR_LIBUNWIND, right);
+        }
+        walk_room.region_close(region);
+    }
+    with_cache = false;
+    region_unmap(region);
+}
+END_TEST
+
 int main(void)
 {
     Suite *suite = suite_create("eh_frame");
@@ -557,6 +583,7 @@ int main(void)
     tcase_add_test(unwinders, a_refused_region_leaves_nothing);
     tcase_add_test(unwinders, both_unwind_through_a_region);
     tcase_add_test(unwinders, a_wrong_rule_is_noticed);
+    tcase_add_test(unwinders, addresses_get_another_rule);
     suite_add_tcase(suite, unwinders);
     SRunner *runner = srunner_create(suite);
     srunner_run_all(runner, CK_ENV);
