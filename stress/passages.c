@@ -17,7 +17,7 @@
 #define STREAM 1000 /* the first of the streams that are drawn from */
 #define RUNS 4
 #define EACH 4      /* passages of a call */
-#define RENEW 16    /* passages of a pair of pools: each frame rule has a region of its own */
+#define RENEW 16    /* passages of a pair of pools */
 
 enum { STYLES = PP_BUFFER + 1, KINDS = PP_SITE_ARMED + 1, SAVES = PP_SAVE_MASK + 1 };
 

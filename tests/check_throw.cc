@@ -443,6 +443,42 @@ START_TEST(through_code_that_the_host_registers)
 }
 END_TEST
 
+/* Threads throw through told code while regions are told and forgotten. */
+void *throw_often(void *argument)
+{
+    const host_code *code = static_cast<const host_code *>(argument);
+    for (int i = 0; i < 2000; i++)
+        expect_seven(code);
+    return nullptr;
+}
+
+START_TEST(while_regions_come_and_go)
+{
+    pthread_t threads[2];
+    host_code *code = place_code(&plain_rule, false);
+    for (pthread_t &other : threads)
+        ck_assert_int_eq(pthread_create(&other, nullptr, throw_often, code), 0);
+    for (int i = 0; i < 40; i++) {
+        pp_pool_options options = {};
+        options.size = sizeof options;
+        options.region_bytes = 2 << 20;
+        options.unwinders = PP_UNWIND_LIBGCC | PP_UNWIND_LIBUNWIND;
+        pp_pool *const before = pool;
+        ck_assert_int_eq(pp_pool_create(&options, &pool), PP_OK);
+        for (int j = 0; j < 10; j++) {
+            pp_frame_rule rule = plain_rule;
+            rule.saves.slots = rule.saves.saved = 1 << 3;
+            rule.saves.offset = -8 * (j + 1);
+            delete place_code(&rule, false);
+        }
+        pp_pool_destroy(pool);
+        pool = before;
+    }
+    for (pthread_t other : threads)
+        ck_assert_int_eq(pthread_join(other, nullptr), 0);
+}
+END_TEST
+
 /* And in a pool of which nobody is told, all of whose code may be the host's to register. */
 START_TEST(through_registered_code_of_a_pool_that_tells_nobody)
 {
@@ -693,6 +729,7 @@ int main()
     tcase_add_loop_test(tests, through_activations, 0, BODIES);
 #ifndef LIBUNWIND_FIRST
     tcase_add_test(tests, through_code_that_the_host_registers);
+    tcase_add_test(tests, while_regions_come_and_go);
     tcase_add_test(tests, through_registered_code_of_a_pool_that_tells_nobody);
 #endif
     tcase_add_test(tests, through_a_resumed_frame);
