@@ -52,12 +52,15 @@ enum pp_pool_flags {
  *
  * - Each rule that is told has regions of its own, of region_bytes and about six mappings.
  *   Rules count as one if they tell the same.  Code that is not told shares regions.
- * - PP_UNWIND_LIBGCC, with libgcc 12 and older: as long as anything is registered, each lookup
- *   of a frame in the process takes a mutex and searches a list.  backtrace() or a throw in
- *   a signal handler that interrupts such a lookup waits for itself, for ever.  With
- *   libgcc 13 and later lookups take no lock and cost the same with any number of regions;
- *   there is a short moment in the call that opens a region, in which handlers of other
- *   threads spin.  Signals of the thread that opens or closes a region are blocked then.
+ * - PP_UNWIND_LIBGCC, with libgcc 12 and older: from the first such pool on, and after it is
+ *   gone, each lookup of a frame in the process takes a mutex, and searches a list of what
+ *   is registered.  backtrace() or a throw in a signal handler that interrupts such a lookup
+ *   waits for itself, for ever.  With libgcc 13 and later lookups take no lock and cost the
+ *   same with any number of regions; other threads' lookups spin for a moment while a
+ *   region opens or closes.  Signals of the thread that does it are blocked meanwhile.
+ * - libgcc 13 and later do not look whether malloc gives them memory.  The library asks for
+ *   as much, and gives it back, right before: PP_E_NOMEM.  A malloc that then refuses what the
+ *   same thread had a moment before makes libgcc crash.
  * - PP_UNWIND_LIBUNWIND: it searches a list of the told regions for every frame that it has
  *   not cached.  A process keeps addresses that were told to it for code of the same shape.
  */
