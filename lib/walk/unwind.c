@@ -33,6 +33,8 @@
 /* Code below the islands, the islands, code above them. */
 #define PARTS_MAX 3
 
+#define NODES 24 /* that are mapped together: 64 KiB */
+
 /* A row of libunwind's binary search table, sorted by `ip`. */
 struct table_row {
     int32_t ip;         /* from the start of the code */
@@ -107,6 +109,29 @@ static bool find_libunwind(void)
 
 /* ---- nodes ------------------------------------------------------------ */
 
+static void node_push(struct unwind_node *node)
+{
+    node->next = atomic_load_explicit(&nodes, memory_order_relaxed);
+    while (!atomic_compare_exchange_weak_explicit(&nodes, &node->next, node,
+                                                  memory_order_release, memory_order_relaxed))
+        continue;
+}
+
+/*
+ * One for the caller, and others.  They outlive every pool and so every arena; they are
+ * mapped, for no heap to be in the host's way, and many together, because libunwind
+ * walks over them.
+ */
+static struct unwind_node *nodes_add(void)
+{
+    struct unwind_node *block = map_memory(NODES * sizeof *block);
+    for (unsigned i = 0; block != NULL && i < NODES; i++) {
+        atomic_init(&block[i].taken, i == 0);
+        node_push(&block[i]);
+    }
+    return block;
+}
+
 /* A node for the caller alone, its libunwind range empty; NULL: no memory. */
 static struct unwind_node *node_take(void)
 {
@@ -118,16 +143,7 @@ static struct unwind_node *node_take(void)
                                                     memory_order_acquire, memory_order_relaxed))
             return node;
     }
-    /* It outlives every pool and so every arena; it is mapped, for no heap to be in the host's way. */
-    struct unwind_node *node = map_memory(sizeof *node);
-    if (node == NULL)
-        return NULL;
-    atomic_init(&node->taken, true);
-    node->next = atomic_load_explicit(&nodes, memory_order_relaxed);
-    while (!atomic_compare_exchange_weak_explicit(&nodes, &node->next, node,
-                                                  memory_order_release, memory_order_relaxed))
-        continue;
-    return node;
+    return nodes_add();
 }
 
 static void node_release(struct unwind_node *node)
