@@ -88,6 +88,7 @@ check_PROGRAMS += \
 	check_sweep \
 	check_symbol \
 	check_synth \
+	check_tiers \
 	check_token \
 	check_trace \
 	check_trace_refusals \
@@ -233,6 +234,8 @@ check_throw_libunwind_CPPFLAGS = $(check_throw_CPPFLAGS) -DLIBUNWIND_FIRST
 check_throw_libunwind_LDFLAGS = $(check_throw_LDFLAGS)
 check_throw_libunwind_LDADD = libstress.la libpatchpoint-core.la $(LIBUNWIND_LIBS) -lgcc_s \
 	$(CHECK_LIBS) $(PTHREAD_LIBS)
+check_tiers_SOURCES = tests/check_tiers.c tests/snippet.h
+check_tiers_CFLAGS = $(check_cflags)
 check_token_SOURCES = tests/check_token.c
 check_token_CPPFLAGS = $(AM_CPPFLAGS) -I$(top_srcdir)
 check_token_LDADD = libstress.la $(LDADD)
