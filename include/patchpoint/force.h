@@ -27,7 +27,11 @@
  *      "verify"    what the stub stored, and the registers that functions keep, are compared
  *                  with what they were before the host was called.  A difference, because a
  *                  callback wrote there or does not keep what it must, is counted and put
- *                  right.  A probe may write there
+ *                  right.  A probe may write there.  And the slot of the frame at thread_offset,
+ *                  of the site or of the entry that it leads to, holds a pp_thread of the stack
+ *                  that runs; if not, that is counted, and the pass refused with PP_E_ABI,
+ *                  before anything follows the pointer.  The first pass of a thread asks the
+ *                  kernel for the list of mappings
  *
  *      MYJIT_FORCE=every=3,clobber,verify
  *
@@ -59,6 +63,9 @@ enum pp_force_flags {
     PP_FORCE_CLOBBER = 1u << 0, /* "clobber" */
     PP_FORCE_VERIFY = 1u << 1   /* "verify" */
 };
+
+/* pp_force_stats.offset: `got` lies at thread_offset, which is `want`, and is no pp_thread. */
+#define PP_FORCE_AT_THREAD 0xffffffffu
 
 /* No address, and as a number of any width not one. */
 #define PP_FORCE_PATTERN 0x7ff4dead7fa4deadu
@@ -99,7 +106,7 @@ typedef struct pp_force_stats {
     uint64_t mismatches; /* of these, those with a difference.  And of the first one: */
     uint64_t site;       /* the site's number */
     uint64_t want, got;  /* the first eight bytes that differ, as they were and as they became */
-    uint32_t offset;     /* and where in pp_regs these bytes are */
+    uint32_t offset;     /* and where in pp_regs these bytes are; or PP_FORCE_AT_THREAD */
     uint32_t reserved;   /* 0 */
 } pp_force_stats;
 

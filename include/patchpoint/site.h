@@ -85,8 +85,8 @@
  * next tier.  The layout of such a site is that of the body's frame:
  *
  *      PP_ON_TOP     frame_bytes is tier-0's and the stack_bytes of pp_osr_layout; cfa_offset is
- *                    tier-0's; saves are pp_osr_layout.rule.own with PP_CSR_RELOAD, and with RESERVE
- *                    rule.saves and the registers in `used`.  Not from a dynamic frame
+ *                    tier-0's; saves are pp_osr_layout.rule.own with PP_CSR_RELOAD, rule.saves with
+ *                    RESERVE.  Not from a dynamic frame
  *      PP_REPLACE    pp_entry_desc.body; with PP_CSR_RELOAD and registers in `used`, with the save
  *                    area that the body made
  *      PP_BUFFER     the frame that the body's prologue makes, as for tier-0

@@ -105,6 +105,7 @@ pp_status pp_pool_set_force(pp_pool *pool, const pp_force *given)
     for (struct record *r = state->sites.live; r != NULL; r = r->next) {
         struct site *site = (struct site *) ((char *) r - state->sites.offset);
         policy_set_force(&site->own_policy, in_force);
+        site_set_thread(site);
         if (forces)
             hasten(site);
     }

@@ -57,6 +57,17 @@ static void report(struct force *force, const struct site *site, uint32_t offset
     atomic_store_explicit(&force->got, got, memory_order_relaxed);
 }
 
+bool force_has_thread(struct force *force, const struct site *site, int32_t offset,
+                      const struct pp_regs *regs)
+{
+    const uint64_t *words = (const uint64_t *) regs;
+    const uintptr_t address = *(const uintptr_t *) (words[PP_REGS_FP / 8] + (int64_t) offset);
+    if (force_thread_is_right(force, address, words[PP_REGS_SP / 8]))
+        return true;
+    report(force, site, PP_FORCE_AT_THREAD, (uint64_t) (int64_t) offset, address);
+    return false;
+}
+
 static uint32_t offset_of(unsigned number)
 {
     return number < 32 ? PP_REGS_GPR + 8 * number : PP_REGS_VECTOR + 16 * (number - 32);

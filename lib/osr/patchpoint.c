@@ -130,6 +130,19 @@ static bool admits(struct site *site, const struct entry *entry, const struct pp
     return status == PP_OK;
 }
 
+/* Under force, whether the transition finds the thread where its entry says. */
+static bool has_entrys_thread(struct site *site, const struct entry *entry,
+                              const struct pp_regs *regs)
+{
+    struct force *force = policy_force(site_policy(site));
+    const int32_t offset = entry->thread_offset;
+    if (offset == 0 || offset == site->desc.thread_offset || !force_verifies(force)
+        || force_has_thread(force, site, offset, regs))
+        return true;
+    site_refuse(site, PP_E_ABI);
+    return false;
+}
+
 /*
  * The target of a guarded site, or 0.  The entry may have gone, and its record may be
  * another's, by the time that it is read: then the word is another one, too, and what
@@ -138,7 +151,7 @@ static bool admits(struct site *site, const struct entry *entry, const struct pp
 static uintptr_t take_guarded(struct site *site, uint64_t word, const struct pp_regs *regs)
 {
     const struct entry *entry = word_entry(word);
-    if (!admits(site, entry, regs))
+    if (!has_entrys_thread(site, entry, regs) || !admits(site, entry, regs))
         return 0;
     const uintptr_t target = entry->target;
     atomic_thread_fence(memory_order_acquire);
@@ -189,6 +202,15 @@ static uintptr_t pass_armed(struct site *site, const struct pp_regs *regs)
     return take_target(site, regs);
 }
 
+/* Where a forced pass without an entry goes. */
+static uintptr_t go_elsewhere(struct site *site, const struct pp_regs *regs, pp_status why)
+{
+    uintptr_t target = 0;
+    if (site->desc.refused != NULL)
+        target = (uintptr_t) site->desc.refused(site->desc.host, site_handle(site), regs, why);
+    return target != 0 ? target : (uintptr_t) site->desc.otherwise;
+}
+
 static pp_status why_not(struct site *site)
 {
     const int last = atomic_load_explicit(&site->last, memory_order_relaxed);
@@ -215,10 +237,7 @@ static uintptr_t pass_forced(struct site *site, uint32_t state, const struct pp_
     if (state != PP_SITE_READY && wins(site))
         produce(site, regs);
     uintptr_t target = take_target(site, regs);
-    if (target == 0 && site->desc.refused != NULL)
-        target = (uintptr_t) site->desc.refused(site->desc.host, site_handle(site), regs,
-                                                why_not(site));
-    return target != 0 ? target : (uintptr_t) site->desc.otherwise;
+    return target != 0 ? target : go_elsewhere(site, regs, why_not(site));
 }
 
 /* And armed sites with a probe. */
@@ -251,6 +270,44 @@ static uintptr_t pass(struct site *site, uint32_t state, struct pp_regs *regs)
     }
 }
 
+/* Nobody may follow what lies at thread_offset. */
+static uintptr_t pass_without_thread(struct site *site, const struct pp_regs *regs)
+{
+    count(&site->slow_paths);
+    site_refuse(site, PP_E_ABI);
+    if (site->desc.kind == PP_SITE_FORCED)
+        return go_elsewhere(site, regs, PP_E_ABI);
+    if (site->desc.kind == PP_SITE_COUNTED && site->desc.counter != PP_COUNTER_THREAD)
+        rearm(site, word_state(site_word(site)), regs);
+    return 0;
+}
+
+/*
+ * What the stub does with the thread otherwise, for sites whose offset force has hidden from
+ * it: the frame record that `frame` is can be found while C runs.
+ */
+static uintptr_t pass_verified(struct force *force, struct site *site, uint32_t state,
+                               struct pp_regs *regs, uintptr_t frame)
+{
+    const int32_t offset = site->desc.thread_offset;
+    if (offset == 0)
+        return force_pass(force, site, state, regs, pass);
+    if (!force_has_thread(force, site, offset, regs))
+        return pass_without_thread(site, regs);
+    pp_thread *thread = *(pp_thread *const *) (fp_of(regs) + (int64_t) offset);
+    thread->exit_fp = frame;
+    uintptr_t target = force_pass(force, site, state, regs, pass);
+    thread->exit_fp = 0;
+    return target;
+}
+
+static uintptr_t pass_forcefully(struct force *force, struct site *site, uint32_t state,
+                                 struct pp_regs *regs, uintptr_t frame)
+{
+    return force_verifies(force) ? pass_verified(force, site, state, regs, frame)
+                                 : force_pass(force, site, state, regs, pass);
+}
+
 uintptr_t patchpoint_slow(struct site_record *record, struct pp_regs *regs)
 {
     struct site *site = site_of(record);
@@ -259,8 +316,10 @@ uintptr_t patchpoint_slow(struct site_record *record, struct pp_regs *regs)
     const uintptr_t resume = regs->pc + record->resume; /* a probe may overwrite it */
     struct force *force = policy_force(site_policy(site));
 
+    const uintptr_t frame = sp_of(regs) - 16; /* of the stub, as it is in both architectures */
+
     hide_red_zone(site, regs);
-    uintptr_t target = force_marks(force) ? force_pass(force, site, state, regs, pass)
+    uintptr_t target = force_marks(force) ? pass_forcefully(force, site, state, regs, frame)
                                           : pass(site, state, regs);
     errno = kept;
     return target != 0 ? target : resume;

@@ -37,6 +37,13 @@ static pp_status take_locked(pp_pool *pool, const pp_method *method, struct site
     return PP_OK;
 }
 
+void site_set_thread(struct site *site)
+{
+    const bool c_looks = force_verifies(policy_force(site_policy(site)));
+    atomic_store_explicit(&site->head.thread_offset, c_looks ? 0 : site->desc.thread_offset,
+                          memory_order_relaxed);
+}
+
 pp_status pp_site_create(pp_pool *pool, const pp_site_desc *given, pp_site **result)
 {
     pp_site_desc desc;
@@ -62,7 +69,6 @@ pp_status pp_site_create(pp_pool *pool, const pp_site_desc *given, pp_site **res
     site->desc.tier0 = &site->tier0;
     atomic_store_explicit(&site->head.counter, desc.kind == PP_SITE_POLLED ? 0
                           : site_first_passes(site), memory_order_relaxed);
-    site->head.thread_offset = desc.thread_offset;
     site->head.live_gpr = desc.live_gpr;
     site->head.live_vector = desc.live_vector;
     site->head.edited = site_desc_is_edited(&desc);
@@ -75,6 +81,7 @@ pp_status pp_site_create(pp_pool *pool, const pp_site_desc *given, pp_site **res
                                   NULL, 0, &layout);
     site->head.resume = (uint32_t) (layout.resume_offset - layout.return_offset);
     record_birth(&site->record);
+    site_set_thread(site); /* behind its birth, so that what is forced meanwhile is seen */
     *result = site_handle(site);
     return PP_OK;
 }

@@ -43,7 +43,7 @@ struct site_record {
     _Atomic int32_t counter;   /* PP_COUNTER_SITE; compiled code counts it down without a lock */
     _Atomic uint64_t target;   /* with `state` a pair; 16-aligned */
     _Atomic uint64_t state;    /* a state and flags */
-    int32_t thread_offset;     /* 0 as long as force verifies: then C looks first */
+    _Atomic int32_t thread_offset; /* 0 as long as force verifies: then C looks first */
     uint32_t resume;           /* written once */
     uint32_t live_gpr, live_vector; /* written once; classes that are masks */
     uint32_t edited;           /* written once: the stub loads what C functions keep, too */
@@ -170,6 +170,9 @@ int32_t site_first_passes(const struct site *site);
 
 /* By a policy: a site that has an entry, or whose producer runs, stays what it is (false). */
 bool site_give_up(struct site *site);
+
+/* The stub follows thread_offset, or leaves it to C, as what is forced says. */
+void site_set_thread(struct site *site);
 
 /* A counter in the site's record is what the state wants. */
 void site_set_counter(struct site *site);
