@@ -308,6 +308,102 @@ START_TEST(states_are_not_overridden)
 }
 END_TEST
 
+/* ---- frames that are not as described ---------------------------------------- */
+
+/* What may lie in the slot that a layout says has the pp_thread. */
+static pp_thread strange;
+static const char constant[128] = "not to be written";
+
+static uint64_t word_in_slot(int i)
+{
+    static _Alignas(64) char zeros[128];
+    const uint64_t words[] = {
+        0, 1, 8, 0x7ffffffff000, 0xffff800000000000, (uintptr_t) &thread + 4, UINT64_MAX,
+        (uintptr_t) produce, (uintptr_t) constant, (uintptr_t) zeros, (uintptr_t) &strange,
+    };
+    return words[i];
+}
+enum { WORDS = 11 };
+
+START_TEST(thread_offset_is_verified)
+{
+    struct loop loop;
+    pp_site_desc desc = counted;
+    /* Of a stack that is another's, with an anchor that is not there. */
+    ck_assert_int_eq(pp_thread_init(&strange, constant, constant + 64), PP_OK);
+    strange.anchor = 8;
+    desc.kind = PP_SITE_FORCED;
+    desc.counter = 0;
+    desc.threshold = 0;
+    desc.hits = 0;
+    desc.thread_offset = AT_LOOP_N;
+    desc.otherwise = pp_trace_entry(body);
+    force("verify");
+    pp_site *site;
+    for (int made = 0; made < 2; made++) { /* the first one tells where `out` is */
+        ck_assert_int_eq(pp_site_create(pool, &desc, &site), PP_OK);
+        loop_link(&loop, pool, site, 1, false);
+        desc.otherwise = loop.out;
+    }
+    const uint64_t word = _i < WORDS ? word_in_slot(_i) : (uintptr_t) &thread;
+    if (_i == WORDS) { /* the right one goes to the body, which would run for long */
+        job.answer = PP_E_RANGE;
+        ck_assert_uint_eq(stats().mismatches, 0);
+    }
+    pp_enter(&thread, pp_trace_entry(loop.trace), word, (uintptr_t) &thread, 0, 0);
+    pp_site_stats of = { .size = sizeof of };
+    ck_assert_int_eq(pp_site_get_stats(site, &of), PP_OK);
+    ck_assert_uint_eq(of.slow_paths, 1);
+    ck_assert_uint_eq(of.refusals, 1);
+    ck_assert_uint_eq(thread.exit_fp, 0);
+    if (_i == WORDS) {
+        ck_assert_uint_eq(job.calls, 1);
+        ck_assert_int_eq(of.refusal, PP_E_RANGE);
+        ck_assert_ptr_null(of.field);
+        ck_assert_uint_eq(stats().mismatches, 0);
+        return;
+    }
+    ck_assert_uint_eq(job.calls, 0);
+    ck_assert_int_eq(of.refusal, PP_E_ABI);
+    ck_assert_str_eq(of.field, "thread_offset");
+    ck_assert_uint_eq(stats().mismatches, 1);
+    ck_assert_uint_eq(stats().site, pp_site_number(site));
+    ck_assert_uint_eq(stats().offset, PP_FORCE_AT_THREAD);
+    ck_assert_int_eq((int64_t) stats().want, AT_LOOP_N);
+    ck_assert_uint_eq(stats().got, word);
+}
+END_TEST
+
+/* A site that was made before, and is verified for some time only; it sees its thread. */
+static bool sees;
+
+static pp_status look(void *host, pp_site *of, const pp_regs *regs, pp_entry **result)
+{
+    (void) host, (void) of, (void) regs, (void) result;
+    sees = thread.exit_fp == regs->gpr[PP_REGS_SP / 8] - 16;
+    return PP_E_RANGE;
+}
+
+START_TEST(right_threads_are_noted_while_c_runs)
+{
+    struct loop loop;
+    pp_site_desc desc = counted;
+    desc.thread_offset = AT_LOOP_THREAD;
+    desc.produce = look;
+    desc.hits = 1;
+    desc.threshold = 4;
+    site_of(&desc, &loop);
+    for (int round = 0; round < 3; round++) {
+        force(round == 1 ? "every=1,verify" : "every=1");
+        sees = false;
+        ck_assert_uint_eq(run(&loop), SUM);
+        ck_assert(sees);
+        ck_assert_uint_eq(thread.exit_fp, 0);
+        ck_assert_uint_eq(stats().mismatches, 0);
+    }
+}
+END_TEST
+
 /* What a producer may do inside of a forced pass: pass other sites. */
 START_TEST(armed_sites_are_forced)
 {
@@ -416,6 +512,8 @@ int main(void)
     tcase_add_loop_test(tests, policies_are_overridden, 0, 8);
     tcase_add_test(tests, without_force_counters_count_again);
     tcase_add_loop_test(tests, states_are_not_overridden, 0, 2);
+    tcase_add_loop_test(tests, thread_offset_is_verified, 0, WORDS + 1);
+    tcase_add_test(tests, right_threads_are_noted_while_c_runs);
     tcase_add_test(tests, armed_sites_are_forced);
     tcase_add_test(tests, sites_have_numbers);
     tcase_add_test(tests, passes_of_threads_have_numbers);

@@ -68,6 +68,7 @@ check_PROGRAMS += \
 	check_policy \
 	check_pool \
 	check_probe \
+	check_reason \
 	check_record \
 	check_recording \
 	check_refusals \
@@ -173,6 +174,7 @@ check_method_SOURCES = tests/check_method.c tests/loop.h tests/snippet.h
 check_policy_SOURCES = tests/check_policy.c tests/loop.h tests/snippet.h
 check_probe_SOURCES = tests/check_probe.c tests/loop.h tests/snippet.h
 check_pool_SOURCES = tests/check_pool.c tests/sanitized.h tests/spans.h
+check_reason_SOURCES = tests/check_reason.c tests/loop.h tests/snippet.h
 check_record_SOURCES = tests/check_record.c tests/loop.h tests/snippet.h tests/spans.h
 check_recording_SOURCES = tests/check_recording.c
 check_recording_CPPFLAGS = $(stress_cppflags)
@@ -180,7 +182,6 @@ check_recording_LDADD = libstress.la $(LDADD)
 check_region_SOURCES = tests/check_region.c tests/spans.h
 check_reloc_SOURCES = tests/check_reloc.c tests/code.h
 check_replace_SOURCES = tests/check_replace.c tests/loop.h tests/snippet.h
-check_replace_CFLAGS = $(check_cflags)
 check_reserve_SOURCES = tests/check_reserve.c tests/snippet.h
 check_retarget_SOURCES = tests/check_retarget.c tests/snippet.h
 check_retire_SOURCES = tests/check_retire.c tests/sanitized.h tests/snippet.h
@@ -235,7 +236,6 @@ check_throw_libunwind_LDFLAGS = $(check_throw_LDFLAGS)
 check_throw_libunwind_LDADD = libstress.la libpatchpoint-core.la $(LIBUNWIND_LIBS) -lgcc_s \
 	$(CHECK_LIBS) $(PTHREAD_LIBS)
 check_tiers_SOURCES = tests/check_tiers.c tests/snippet.h
-check_tiers_CFLAGS = $(check_cflags)
 check_token_SOURCES = tests/check_token.c
 check_token_CPPFLAGS = $(AM_CPPFLAGS) -I$(top_srcdir)
 check_token_LDADD = libstress.la $(LDADD)

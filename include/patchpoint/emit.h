@@ -3,6 +3,9 @@
  * Instruction bytes, for hosts that put them into code of their own.  The
  * emitters are pure: bytes into the host's buffer, a description back.  They
  * work for both architectures on either, with the exception of pp_emit_site.
+ * Those that are given a layout or a frame say in it why they refuse; the others refuse
+ * a NULL that must not be one, an architecture or a register that is none (PP_E_ARG), and a
+ * buffer that is too small (PP_E_RANGE).
  */
 #ifndef PATCHPOINT_EMIT_H
 #define PATCHPOINT_EMIT_H
@@ -25,6 +28,7 @@ typedef struct pp_site_layout {
     size_t resume_offset; /* where tier-0 goes on: the end of the site, or its landing pad there */
     unsigned reloc_count;
     pp_reloc relocs[2];   /* offsets from the first byte; the host adds the site's own */
+    const char *why;      /* why the call was refused, else NULL.  Static storage */
 } pp_site_layout;
 
 /*
@@ -59,6 +63,7 @@ typedef struct pp_osr_frame {
                                 local, which is SP: a general register, one of `used` if C functions
                                 keep it, or an 8-byte slot of tier-0's frame; else, or if nobody
                                 wants it, PP_AT_NOWHERE */
+    pp_error *error;         /* receives the reason of a refusal; or NULL */
 } pp_osr_frame;
 
 /* What the emitters chose. */
@@ -118,6 +123,7 @@ typedef struct pp_address_layout {
     size_t bytes;         /* written to the buffer */
     unsigned reloc_count;
     pp_reloc relocs[2];   /* offsets from the first byte */
+    const char *why;      /* why the call was refused, else NULL.  Static storage */
 } pp_address_layout;
 
 /*

@@ -257,6 +257,13 @@ PP_API void *pp_site_host(const pp_site *site);
 PP_API pp_status pp_site_publish(pp_site *site, pp_entry *entry) PP_MUST_CHECK;
 
 /*
+ * Whether the site can lead to the entry: what pp_site_publish asks first, with a reason that
+ * names the field.  Changes nothing.  PP_E_ARG, PP_E_ABI, PP_E_FAULT, PP_E_STALE.
+ */
+PP_API pp_status pp_site_check(const pp_site *site, const pp_entry *entry,
+                               pp_error *error) PP_MUST_CHECK;
+
+/*
  * Lead a site to another entry, in any state, while threads pass it; or, if `next` is NULL,
  * have it count again, as if it had just been made: hits, failures and back-off begin anew, and
  * a counter in its record.  A frame's counter is where it is; but one that ran out while the
@@ -344,6 +351,8 @@ typedef struct pp_site_stats {
     uint64_t failures;    /* attempts that failed, since it was ready or began */
     pp_status refusal;    /* reason of the latest refusal, or PP_OK */
     uint32_t backoff;     /* steps of back-off that are in force */
+    const char *field;    /* of a refusal PP_E_ABI: the field that does not fit, of pp_tier0_layout or
+                             pp_site_desc; "buffers": the thread has none.  Static storage; or NULL */
 } pp_site_stats;
 
 PP_API pp_status pp_site_get_stats(const pp_site *site, pp_site_stats *stats) PP_MUST_CHECK;

@@ -9,6 +9,7 @@
 #include "isa/patch.h"
 #include "memory/pool.h"
 #include "osr/nop.h"
+#include "sized.h"
 
 #include <patchpoint/emit.h>
 #include <patchpoint/patch.h>
@@ -39,19 +40,25 @@ pp_status pp_emit_site_cold(pp_site *handle, int64_t hot, void *buffer, size_t c
                             pp_site_layout *layout)
 {
     pp_status status;
+    if (!site_layout_takes(layout))
+        return PP_E_ARG;
     struct site *site = armed_from(handle, &status);
     if (site == NULL)
-        return status;
-    if (layout == NULL || layout->size < sizeof *layout || (buffer == NULL && capacity != 0))
-        return PP_E_ARG;
+        return site_layout_refuse(layout, status, "site: missing, stale, or not armed");
+    if (buffer == NULL && capacity != 0)
+        return site_layout_refuse(layout, PP_E_ARG, "buffer: missing");
     pp_site_layout result = { .size = layout->size };
     status = emit_cold(site, hot, NULL, 0, &result);
-    if (status == PP_OK && buffer != NULL)
-        status = result.bytes <= capacity ? emit_cold(site, hot, buffer, capacity, &result)
-                                          : PP_E_RANGE;
-    if (status == PP_OK)
-        *layout = result;
-    return status;
+    if (status != PP_OK)
+        return site_layout_refuse(layout, status, "hot: no jump reaches that far");
+    if (buffer != NULL && result.bytes > capacity)
+        return site_layout_refuse(layout, PP_E_RANGE, "capacity: the buffer is too small");
+    if (buffer != NULL)
+        status = emit_cold(site, hot, buffer, capacity, &result);
+    if (status != PP_OK)
+        return site_layout_refuse(layout, status, "hot: no jump reaches that far");
+    sized_write(layout, &result, sizeof result);
+    return PP_OK;
 }
 
 /* The host has put code there: in a trace or span, retired and open ones too. */

@@ -5,6 +5,7 @@
  */
 #include <config.h>
 
+#include "error.h"
 #include "isa/isa.h"
 #include "osr/tier0.h"
 #include "sized.h"
@@ -14,11 +15,17 @@
 /* No body has more locals; with tier-0's limit every offset stays inside 32 bits. */
 #define LOCAL_LIMIT (1u << 28)
 #define FRAME_BYTES offsetof(pp_osr_frame, base) /* of the first layout */
+#define ADDRESS_BYTES offsetof(pp_address_layout, why)
 /* Of a header whose rules have no flags. */
 #define LAYOUT_OLDER (offsetof(pp_osr_layout, rule) + offsetof(pp_frame_rule, flags))
 
 typedef pp_status emit_osr(const struct pp_osr_frame *frame, uint8_t *buffer, size_t capacity,
                            struct pp_osr_layout *layout);
+
+static pp_status refuse_base(const pp_osr_frame *frame, pp_status status, const char *why)
+{
+    return error_set(frame->error, status, "base: %s", why);
+}
 
 /* Where the base of a body's locals may be. */
 static pp_status check_base(pp_arch arch, const pp_osr_frame *frame, const pp_tier0_layout *tier0)
@@ -27,16 +34,21 @@ static pp_status check_base(pp_arch arch, const pp_osr_frame *frame, const pp_ti
     const uint32_t registers = arch == PP_ARCH_AARCH64 ? 0x1ff8ffff : 0xf7cf;
     const pp_place *base = &frame->base;
     if (base->kind == PP_PLACE_DEAD)
-        return base->number == 0 && base->offset == 0 ? PP_OK : PP_E_ARG;
+        return base->number == 0 && base->offset == 0
+            ? PP_OK : refuse_base(frame, PP_E_ARG, "nowhere, and yet a number or an offset");
     if (!(tier0->flags & PP_TIER0_DYNAMIC))
-        return PP_E_ARG;
-    if (base->kind == PP_PLACE_SLOT)
-        return base->number == 0 && base->offset % 8 == 0
-                && tier0_slot_fault(tier0, base->offset, 8) == NULL ? PP_OK : PP_E_ARG;
+        return refuse_base(frame, PP_E_ARG, "tier-0's frame is not dynamic");
+    if (base->kind == PP_PLACE_SLOT) {
+        const char *fault = base->number != 0 || base->offset % 8 != 0
+            ? "not a multiple of 8" : tier0_slot_fault(tier0, base->offset, 8);
+        return fault == NULL ? PP_OK : refuse_base(frame, PP_E_ARG, fault);
+    }
     if (base->kind != PP_PLACE_GPR || base->offset != 0 || base->number > 31
         || !(registers >> base->number & 1))
-        return PP_E_ARG;
-    return 1ull << base->number & callee_saved(arch) & ~frame->used ? PP_E_ABI : PP_OK;
+        return refuse_base(frame, PP_E_ARG, "neither a slot nor a register that can have it");
+    if (1ull << base->number & callee_saved(arch) & ~frame->used)
+        return refuse_base(frame, PP_E_ABI, "a callee-saved register that is not in `used`");
+    return PP_OK;
 }
 
 /* Check a frame and copy it with its tier0 normalized into `tier0`. */
@@ -45,12 +57,17 @@ static pp_status frame_from(const pp_osr_frame *from, pp_osr_frame *frame, pp_ti
 {
     if (!sized_read(frame, sizeof *frame, FRAME_BYTES, from))
         return PP_E_ARG;
+    pp_error *error = frame->error;
     *isa = isa_find(frame->arch);
-    if (*isa == NULL || frame->local_bytes > LOCAL_LIMIT || (frame->flags & ~PP_POOL_LANDING_PADS))
-        return PP_E_ARG;
-    pp_status status = tier0_from((*isa)->arch, frame->tier0, tier0, NULL);
+    if (*isa == NULL)
+        return error_set(error, PP_E_ARG, "arch: %d", (int) frame->arch);
+    if (frame->local_bytes > LOCAL_LIMIT)
+        return error_set(error, PP_E_ARG, "local_bytes: %u", (unsigned) frame->local_bytes);
+    if (frame->flags & ~PP_POOL_LANDING_PADS)
+        return error_set(error, PP_E_ARG, "flags: %#x", (unsigned) frame->flags);
+    pp_status status = tier0_from((*isa)->arch, frame->tier0, tier0, error);
     if (status == PP_OK)
-        status = tier0_check_on_top((*isa)->arch, tier0, frame->scheme, frame->used, NULL);
+        status = tier0_check_on_top((*isa)->arch, tier0, frame->scheme, frame->used, error);
     if (status == PP_OK)
         status = check_base((*isa)->arch, frame, tier0);
     frame->tier0 = tier0;
@@ -73,8 +90,13 @@ static pp_status emit_part(const pp_osr_frame *from, void *buffer, size_t capaci
     pp_osr_layout result = { .size = layout->size };
     emit_osr *emit = epilogue ? isa->emit_osr_epilogue : isa->emit_osr_prologue;
     status = emit(&frame, NULL, 0, &result);
-    if (status == PP_OK && buffer != NULL)
-        status = result.bytes <= capacity ? emit(&frame, buffer, capacity, &result) : PP_E_RANGE;
+    if (status != PP_OK)
+        return error_set(frame.error, status, "the frame is too large for its instructions");
+    if (buffer != NULL && result.bytes > capacity)
+        return error_set(frame.error, PP_E_RANGE, "capacity: %zu bytes, and %zu are wanted",
+                         capacity, result.bytes);
+    if (buffer != NULL)
+        status = emit(&frame, buffer, capacity, &result);
     if (status != PP_OK)
         return status;
     if (layout->size < sizeof result) /* the caller's rule ends before its flags */
@@ -135,19 +157,32 @@ pp_status pp_emit_jump_register(pp_arch arch, unsigned reg, void *buffer, size_t
     return status;
 }
 
+static pp_status refuse_address(pp_address_layout *layout, pp_status status, const char *why)
+{
+    if (layout->size >= sizeof *layout)
+        layout->why = why;
+    return status;
+}
+
 pp_status pp_emit_address(pp_arch arch, unsigned reg, pp_symbol symbol, int64_t addend,
                           void *buffer, size_t capacity, pp_address_layout *layout)
 {
     const struct isa *isa = isa_find(arch);
-    if (isa == NULL || layout == NULL || layout->size < sizeof *layout
-        || (buffer == NULL && capacity != 0) || !holds_address(isa, reg))
+    if (layout == NULL || layout->size < ADDRESS_BYTES || layout->size > SIZED_MAX)
         return PP_E_ARG;
+    if (buffer == NULL && capacity != 0)
+        return refuse_address(layout, PP_E_ARG, "buffer: missing");
+    if (isa == NULL)
+        return refuse_address(layout, PP_E_ARG, "arch: none that is known");
+    if (!holds_address(isa, reg))
+        return refuse_address(layout, PP_E_ARG, "reg: cannot have an address");
     pp_address_layout result = { .size = layout->size };
     pp_status status = isa->emit_address(reg, symbol, addend, NULL, 0, &result);
     if (status == PP_OK && buffer != NULL)
         status = result.bytes <= capacity
             ? isa->emit_address(reg, symbol, addend, buffer, capacity, &result) : PP_E_RANGE;
-    if (status == PP_OK)
-        *layout = result;
-    return status;
+    if (status != PP_OK)
+        return refuse_address(layout, status, "capacity: the buffer is too small");
+    sized_write(layout, &result, sizeof result);
+    return PP_OK;
 }

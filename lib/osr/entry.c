@@ -42,11 +42,9 @@ struct entry *entry_from(const pp_entry *handle)
     return entry->seal == seal_of(entry) ? entry : NULL;
 }
 
-/* Whether a site keeps what the map reads.  All classes keep the registers that C functions keep. */
-static bool keeps_sources(const pp_site_desc *site, const struct value_program *program)
+/* Whether a site keeps what the map reads.  All classes keep what C functions keep. */
+static bool keeps_sources(const pp_site_desc *site, const struct entry *entry)
 {
-    if (program == NULL)
-        return true;
     uint32_t kept_by_c = (uint32_t) callee_saved(isa_host.arch)
                          | 1u << PP_REGS_SP / 8 | 1u << PP_REGS_FP / 8;
     switch (site->save) {
@@ -57,47 +55,66 @@ static bool keeps_sources(const pp_site_desc *site, const struct value_program *
     case PP_SAVE_MASK:
     case PP_SAVE_MASK256:
     case PP_SAVE_MASK512:
-        return !(program->gpr & ~(site->live_gpr | kept_by_c))
-            && !(program->vector & ~site->live_vector);
+        return !(entry->reads_gpr & ~(site->live_gpr | kept_by_c))
+            && !(entry->reads_vector & ~site->live_vector);
     default:
-        return program->vector == 0;
+        return entry->reads_vector == 0;
     }
 }
 
-pp_status entry_check(const pp_entry *handle, const pp_pool *pool, const pp_site_desc *site)
+/* What keeps an entry from being taken at a site, or NULL. */
+static const char *misfit(const struct entry *entry, const pp_site_desc *site)
 {
-    struct entry *entry = entry_from(handle);
-    if (entry != NULL && entry->record.pool != pool)
-        return PP_E_FAULT;
-    pp_status status = pp_entry_check(handle, site->tier0);
-    if (status == PP_OK && !keeps_sources(site, entry->program))
-        status = PP_E_ABI;
-    if (status == PP_OK && entry_is_guarded(entry) && site->thread_offset == 0)
-        status = PP_E_ABI;
+    const char *field = tier0_difference(&entry->tier0, site->tier0);
+    if (field != NULL)
+        return field;
+    if (!keeps_sources(site, entry))
+        return "save";
+    if (entry_is_guarded(entry) && site->thread_offset == 0)
+        return "thread_offset";
     /* The thread whose buffer is reserved at the site is the one that it is taken from. */
-    if (status == PP_OK && entry->style == PP_BUFFER && site->thread_offset != entry->thread_offset)
-        status = PP_E_ABI;
-    return status;
+    if (entry->style == PP_BUFFER && site->thread_offset != entry->thread_offset)
+        return "thread_offset";
+    return NULL;
 }
 
-pp_status entry_admit(const struct entry *entry, pp_thread *thread, uintptr_t fp, uintptr_t sp)
+pp_status entry_check(const pp_entry *handle, const pp_pool *pool, const pp_site_desc *site,
+                      const char **field)
+{
+    struct entry *entry = entry_from(handle);
+    *field = NULL;
+    if (entry == NULL)
+        return handle == NULL ? PP_E_ARG : PP_E_STALE;
+    if (entry->record.pool != pool)
+        return PP_E_FAULT;
+    *field = misfit(entry, site);
+    return *field == NULL ? PP_OK : PP_E_ABI;
+}
+
+pp_status entry_admit(const struct entry *entry, pp_thread *thread, uintptr_t fp, uintptr_t sp,
+                      const char **field)
 {
     const struct thread_stack stack = thread_stack_of(thread, sp);
+    *field = "frame_bytes";
     if (!tier0_has_sp(&entry->tier0, fp, sp))
         return PP_E_ABI;
+    *field = NULL;
     if ((entry->flags & PP_ENTRY_CHECK_STACK)
         && (stack.hi == 0 || sp - stack.lo < entry->stack_bytes))
         return PP_E_STACK;
     /* Last: nobody would give it back. */
-    if (entry->style == PP_BUFFER)
-        return buffer_reserve(thread, fp, entry->buffer_bytes);
-    return PP_OK;
+    if (entry->style != PP_BUFFER)
+        return PP_OK;
+    pp_status status = buffer_reserve(thread, fp, entry->buffer_bytes);
+    *field = status == PP_E_ABI ? "buffers" : NULL;
+    return status;
 }
 
 pp_status entry_acquire(const pp_entry *handle, const pp_pool *pool, const pp_site_desc *site,
-                        struct entry **result)
+                        struct entry **result, const char **field)
 {
     struct entry *entry = entry_from(handle);
+    *field = NULL;
     if (entry == NULL)
         return PP_E_STALE;
     uint32_t references = atomic_load_explicit(&entry->references, memory_order_relaxed);
@@ -108,7 +125,7 @@ pp_status entry_acquire(const pp_entry *handle, const pp_pool *pool, const pp_si
                                                     references + 1, memory_order_acq_rel,
                                                     memory_order_relaxed));
     /* With the reference it cannot be destroyed; it may have been just before. */
-    pp_status status = entry_check(handle, pool, site);
+    pp_status status = entry_check(handle, pool, site, field);
     if (status != PP_OK) {
         entry_release(entry);
         return status;
@@ -139,7 +156,7 @@ pp_status pp_entry_check(const pp_entry *handle, const pp_tier0_layout *layout)
     if (status != PP_OK)
         return status;
     /* The trace is alive as long as the entry is: it is held. */
-    return tier0_equal(&entry->tier0, &tier0) ? PP_OK : PP_E_ABI;
+    return tier0_difference(&entry->tier0, &tier0) == NULL ? PP_OK : PP_E_ABI;
 }
 
 const void *pp_entry_code(const pp_entry *handle)

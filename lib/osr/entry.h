@@ -52,16 +52,17 @@ struct entry *entry_from(const pp_entry *handle);
 /*
  * pp_entry_check for a site of this pool, and whether the site keeps all registers
  * that the entry reads.  PP_E_FAULT for an entry of another pool, which would go with
- * that pool while the site still leads to it.
+ * that pool while the site still leads to it.  `field` receives what PP_E_ABI is about, else NULL.
  */
-pp_status entry_check(const pp_entry *handle, const pp_pool *pool, const pp_site_desc *site);
+pp_status entry_check(const pp_entry *handle, const pp_pool *pool, const pp_site_desc *site,
+                      const char **field);
 
 /*
  * Check the entry against a site and add a reference.  PP_E_STALE, PP_E_FAULT,
  * PP_E_ABI.  Lock-free.
  */
 pp_status entry_acquire(const pp_entry *handle, const pp_pool *pool, const pp_site_desc *site,
-                        struct entry **entry);
+                        struct entry **entry, const char **field);
 void entry_release(struct entry *entry);
 
 /*
@@ -74,7 +75,8 @@ void entry_let_go(struct entry *entry);
  * Whether an activation may take a guarded entry, which it then does: PP_BUFFER has its
  * buffer reserved.  PP_E_STACK, PP_E_ABI, and as buffer_reserve.
  */
-pp_status entry_admit(const struct entry *entry, pp_thread *thread, uintptr_t fp, uintptr_t sp);
+pp_status entry_admit(const struct entry *entry, pp_thread *thread, uintptr_t fp, uintptr_t sp,
+                      const char **field);
 
 /* Give back what an entry has beside its record. */
 void entry_clear(struct entry *entry);

@@ -66,7 +66,7 @@ static bool wins(struct site *site)
         return false;
     pp_status status = method_begin(site);
     if (status != PP_OK) {
-        site_refuse(site, status);
+        site_refuse(site, status, NULL);
         atomic_fetch_add_explicit(&site->level, 1, memory_order_relaxed);
         return false;
     }
@@ -99,12 +99,12 @@ static void produce(struct site *site, const struct pp_regs *regs)
 {
     count(&site->triggers);
     if (!begins(site)) {
-        site_fail(site, PP_E_STALE);
+        site_fail(site, PP_E_STALE, NULL);
         return;
     }
     if (!tier0_has_sp(&site->tier0, fp_of(regs), sp_of(regs))) {
         /* Not the frame that the site was described with: a body would overwrite it. */
-        site_fail(site, PP_E_ABI);
+        site_fail(site, PP_E_ABI, "frame_bytes");
         return;
     }
     const uint32_t defers = atomic_load_explicit(&site->defers, memory_order_relaxed);
@@ -115,7 +115,7 @@ static void produce(struct site *site, const struct pp_regs *regs)
     if (status == PP_OK)
         reject(site, entry, site_publish(site, entry));
     else
-        site_fail(site, status);
+        site_fail(site, status, NULL);
 }
 
 /* Whether this activation may go where the site leads. */
@@ -124,9 +124,10 @@ static bool admits(struct site *site, const struct entry *entry, const struct pp
     if (!entry_is_guarded(entry))
         return true; /* published under force */
     pp_thread *thread = *(pp_thread *const *) (fp_of(regs) + (int64_t) site->desc.thread_offset);
-    pp_status status = entry_admit(entry, thread, fp_of(regs), sp_of(regs));
+    const char *field;
+    pp_status status = entry_admit(entry, thread, fp_of(regs), sp_of(regs), &field);
     if (status != PP_OK)
-        site_refuse(site, status);
+        site_refuse(site, status, field);
     return status == PP_OK;
 }
 
@@ -139,7 +140,7 @@ static bool has_entrys_thread(struct site *site, const struct entry *entry,
     if (offset == 0 || offset == site->desc.thread_offset || !force_verifies(force)
         || force_has_thread(force, site, offset, regs))
         return true;
-    site_refuse(site, PP_E_ABI);
+    site_refuse(site, PP_E_ABI, "thread_offset");
     return false;
 }
 
@@ -274,7 +275,7 @@ static uintptr_t pass(struct site *site, uint32_t state, struct pp_regs *regs)
 static uintptr_t pass_without_thread(struct site *site, const struct pp_regs *regs)
 {
     count(&site->slow_paths);
-    site_refuse(site, PP_E_ABI);
+    site_refuse(site, PP_E_ABI, "thread_offset");
     if (site->desc.kind == PP_SITE_FORCED)
         return go_elsewhere(site, regs, PP_E_ABI);
     if (site->desc.kind == PP_SITE_COUNTED && site->desc.counter != PP_COUNTER_THREAD)

@@ -4,9 +4,11 @@
 
 #include "osr/site.h"
 
+#include "error.h"
 #include "sized.h"
 
 #include <stddef.h>
+#include <string.h>
 
 #define STATS_BYTES offsetof(pp_site_stats, hits) /* of the first layout */
 
@@ -22,8 +24,9 @@ pp_site *site_handle(const struct site *site)
     return record_handle(&site->record);
 }
 
-pp_status site_refuse(struct site *site, pp_status why)
+pp_status site_refuse(struct site *site, pp_status why, const char *field)
 {
+    atomic_store_explicit(&site->field, field, memory_order_relaxed);
     atomic_store_explicit(&site->last, why, memory_order_relaxed);
     atomic_fetch_add_explicit(&site->refusals, 1, memory_order_relaxed);
     return why;
@@ -64,10 +67,10 @@ static void come_back(struct site *site)
         continue;
 }
 
-pp_status site_fail(struct site *site, pp_status why)
+pp_status site_fail(struct site *site, pp_status why, const char *field)
 {
     uint64_t seen = site_word(site);
-    site_refuse(site, why);
+    site_refuse(site, why, field);
     while (word_is(seen, STATES_PRODUCING))
         if (fail_from(site, &seen))
             return why;
@@ -78,9 +81,10 @@ pp_status site_fail(struct site *site, pp_status why)
 pp_status site_publish(struct site *site, const pp_entry *handle)
 {
     struct entry *entry;
-    pp_status status = entry_acquire(handle, site->record.pool, &site->desc, &entry);
+    const char *field;
+    pp_status status = entry_acquire(handle, site->record.pool, &site->desc, &entry, &field);
     if (status != PP_OK)
-        return site_fail(site, status);
+        return site_fail(site, status, field);
     uint64_t seen = site_word(site);
     while (word_is(seen, STATES_PRODUCING)) {
         begin_without_failures(site);
@@ -88,7 +92,7 @@ pp_status site_publish(struct site *site, const pp_entry *handle)
             return PP_OK;
     }
     entry_release(entry);
-    site_refuse(site, PP_E_STALE);
+    site_refuse(site, PP_E_STALE, NULL);
     come_back(site);
     return PP_E_STALE;
 }
@@ -118,11 +122,12 @@ pp_status pp_site_publish(pp_site *handle, pp_entry *given)
     if (given == NULL || leads_nowhere(site))
         return PP_E_ARG;
     if (pays_debt(site))
-        return site_refuse(site, PP_E_STALE);
+        return site_refuse(site, PP_E_STALE, NULL);
     struct entry *entry;
-    pp_status status = entry_acquire(given, site->record.pool, &site->desc, &entry);
+    const char *field;
+    pp_status status = entry_acquire(given, site->record.pool, &site->desc, &entry, &field);
     if (status != PP_OK)
-        return site_refuse(site, status);
+        return site_refuse(site, status, field);
     uint64_t seen = site_word(site), next;
     do {
         status = why_not_published(seen);
@@ -151,7 +156,7 @@ pp_status pp_site_fail(pp_site *handle, pp_status why)
         if (!word_is(seen, 1u << PP_SITE_PENDING))
             return word_is(seen, 1u << PP_SITE_DISABLED) ? PP_E_STALE : PP_E_BUSY;
     } while (!fail_from(site, &seen));
-    site_refuse(site, why);
+    site_refuse(site, why, NULL);
     return PP_OK;
 }
 
@@ -226,9 +231,10 @@ pp_status pp_site_replace(pp_site *handle, pp_entry *next, pp_entry **old)
         return PP_E_ARG;
     struct entry *entry = NULL;
     if (next != NULL) {
-        pp_status status = entry_acquire(next, site->record.pool, &site->desc, &entry);
+        const char *field;
+        pp_status status = entry_acquire(next, site->record.pool, &site->desc, &entry, &field);
         if (status != PP_OK)
-            return site_refuse(site, status);
+            return site_refuse(site, status, field);
     }
     begin_without_failures(site);
     if (entry == NULL)
@@ -326,6 +332,42 @@ void *pp_site_host(const pp_site *handle)
     return site == NULL ? NULL : site->desc.host;
 }
 
+static pp_status say_misfit(const struct entry *entry, const struct site *site, const char *field,
+                            pp_error *error)
+{
+    const pp_tier0_layout *wants = &entry->tier0, *has = &site->tier0;
+    if (strcmp(field, "save") == 0)
+        return error_set(error, PP_E_ABI, "save: the class does not keep what the entry reads");
+    if (strcmp(field, "thread_offset") == 0)
+        return error_set(error, PP_E_ABI, "thread_offset: %d at the site, and the entry wants %s",
+                         (int) site->desc.thread_offset,
+                         entry->style == PP_BUFFER ? "its own" : "the thread");
+    if (strcmp(field, "frame_bytes") == 0)
+        return error_set(error, PP_E_ABI, "tier0.frame_bytes: %u at the site, %u for the entry",
+                         (unsigned) has->frame_bytes, (unsigned) wants->frame_bytes);
+    if (strcmp(field, "cfa_offset") == 0)
+        return error_set(error, PP_E_ABI, "tier0.cfa_offset: %u at the site, %u for the entry",
+                         (unsigned) has->cfa_offset, (unsigned) wants->cfa_offset);
+    return error_set(error, PP_E_ABI, "tier0.%s: not what the entry expects", field);
+}
+
+pp_status pp_site_check(const pp_site *handle, const pp_entry *given, pp_error *error)
+{
+    struct site *site = site_from(handle);
+    const char *field = NULL;
+    if (site == NULL)
+        return error_set(error, handle == NULL ? PP_E_ARG : PP_E_STALE, "site: missing or stale");
+    if (leads_nowhere(site))
+        return error_set(error, PP_E_ARG, "site: of a kind that leads to no entry");
+    const struct entry *entry = entry_from(given);
+    pp_status status = entry_check(given, site->record.pool, &site->desc, &field);
+    if (status == PP_E_ABI && entry != NULL)
+        return say_misfit(entry, site, field, error);
+    return status == PP_OK ? PP_OK
+        : error_set(error, status, status == PP_E_FAULT ? "entry: another pool's"
+                                                        : "entry: missing or stale");
+}
+
 #define READ(field) atomic_load_explicit(&site->field, memory_order_relaxed)
 
 pp_status pp_site_get_stats(const pp_site *handle, pp_site_stats *stats)
@@ -339,6 +381,7 @@ pp_status pp_site_get_stats(const pp_site *handle, pp_site_stats *stats)
         .slow_paths = READ(slow_paths), .triggers = READ(triggers),
         .transitions = READ(transitions), .refusals = READ(refusals), .hits = READ(hits),
         .failures = READ(failures), .refusal = (pp_status) READ(last), .backoff = READ(level),
+        .field = READ(field),
     };
     sized_write(stats, &result, sizeof result);
     return PP_OK;

@@ -112,25 +112,42 @@ pp_status pp_site_destroy(pp_pool *pool, pp_site *handle)
     return PP_OK;
 }
 
+/* ---- bytes ------------------------------------------------------------------------ */
+
+bool site_layout_takes(const pp_site_layout *layout)
+{
+    return layout != NULL && layout->size >= SITE_LAYOUT_BYTES && layout->size <= SIZED_MAX;
+}
+
+pp_status site_layout_refuse(pp_site_layout *layout, pp_status status, const char *why)
+{
+    if (layout->size >= sizeof *layout)
+        layout->why = why;
+    return status;
+}
+
 pp_status pp_emit_site(pp_site *handle, void *buffer, size_t capacity, pp_site_layout *layout)
 {
-    if (handle == NULL || layout == NULL || layout->size < sizeof *layout
-        || (buffer == NULL && capacity != 0))
+    if (!site_layout_takes(layout))
         return PP_E_ARG;
+    if (handle == NULL || (buffer == NULL && capacity != 0))
+        return site_layout_refuse(layout, PP_E_ARG, "site or buffer: missing");
     struct site *site = site_from(handle);
     if (site == NULL)
-        return PP_E_STALE;
+        return site_layout_refuse(layout, PP_E_STALE, "site: destroyed");
     bool landing_pads = pool_landing_pads(site->record.pool);
     uintptr_t record = (uintptr_t) &site->head;
     pp_site_layout result = { .size = layout->size };
     pp_status status = isa_host.emit_site(&site->desc, record, landing_pads, NULL, 0, &result);
-    if (status == PP_OK && buffer != NULL)
-        status = result.bytes <= capacity
-            ? isa_host.emit_site(&site->desc, record, landing_pads, buffer, capacity, &result)
-            : PP_E_RANGE;
     if (status != PP_OK)
-        return status;
-    *layout = result;
+        return site_layout_refuse(layout, status, "counter_offset: fits no instruction");
+    if (buffer != NULL && result.bytes > capacity)
+        return site_layout_refuse(layout, PP_E_RANGE, "capacity: the buffer is too small");
+    if (buffer != NULL)
+        status = isa_host.emit_site(&site->desc, record, landing_pads, buffer, capacity, &result);
+    if (status != PP_OK)
+        return site_layout_refuse(layout, status, "counter_offset: fits no instruction");
+    sized_write(layout, &result, sizeof result);
     if (buffer != NULL)
         site_move(site, 1u << PP_SITE_IDLE, PP_SITE_COUNTING);
     return PP_OK;

@@ -31,6 +31,7 @@
 #include "osr/pair.h"
 #include "osr/record.h"
 
+#include <patchpoint/emit.h>
 #include <patchpoint/site.h>
 
 #include <pthread.h>
@@ -66,6 +67,7 @@ struct site {
     pp_site_desc desc;         /* written once; hits at least 1, tier0 the copy below, error NULL */
     pp_tier0_layout tier0;     /* normalized */
     _Atomic int last;          /* pp_status: the latest refusal, or PP_OK */
+    const char *_Atomic field; /* and of PP_E_ABI, what it is about; or NULL */
     struct policy own_policy;  /* written under pool_lock */
     const struct policy *_Atomic policy; /* own_policy or the pool's */
     struct method *method;     /* written once; NULL: none */
@@ -152,8 +154,8 @@ pp_site *site_handle(const struct site *site);
 
 /* ---- attempts ------------------------------------------------------------------ */
 
-/* Count a refusal and keep its reason; returns it. */
-pp_status site_refuse(struct site *site, pp_status why);
+/* Count a refusal and keep its reason; returns it.  `field`: what PP_E_ABI is about, else NULL. */
+pp_status site_refuse(struct site *site, pp_status why, const char *field);
 
 /*
  * End the attempt of the producer that the caller ran, with its entry: READY on success,
@@ -162,7 +164,7 @@ pp_status site_refuse(struct site *site, pp_status why);
 pp_status site_publish(struct site *site, const pp_entry *entry);
 
 /* The same without an entry, for this reason; the policy says what the site is then. */
-pp_status site_fail(struct site *site, pp_status why);
+pp_status site_fail(struct site *site, pp_status why, const char *field);
 uint32_t site_after_failure(const struct site *site, uint64_t failures);
 
 /* What counters begin with: 1 where each pass is to be a slow path. */
@@ -170,6 +172,11 @@ int32_t site_first_passes(const struct site *site);
 
 /* By a policy: a site that has an entry, or whose producer runs, stays what it is (false). */
 bool site_give_up(struct site *site);
+
+/* Whether a layout can be filled in, and why not, in it. */
+#define SITE_LAYOUT_BYTES offsetof(pp_site_layout, why)
+bool site_layout_takes(const pp_site_layout *layout);
+pp_status site_layout_refuse(pp_site_layout *layout, pp_status status, const char *why);
 
 /* The stub follows thread_offset, or leaves it to C, as what is forced says. */
 void site_set_thread(struct site *site);

@@ -96,11 +96,19 @@ const char *tier0_slot_fault(const pp_tier0_layout *tier0, int64_t offset, int64
     return NULL;
 }
 
-bool tier0_equal(const pp_tier0_layout *a, const pp_tier0_layout *b)
+const char *tier0_difference(const pp_tier0_layout *a, const pp_tier0_layout *b)
 {
-    return a->frame_bytes == b->frame_bytes && a->cfa_offset == b->cfa_offset
-        && a->saves.slots == b->saves.slots && a->saves.saved == b->saves.saved
-        && a->saves.offset == b->saves.offset && a->flags == b->flags;
+    if (a->frame_bytes != b->frame_bytes)
+        return "frame_bytes";
+    if (a->cfa_offset != b->cfa_offset)
+        return "cfa_offset";
+    if (a->saves.slots != b->saves.slots)
+        return "saves.slots";
+    if (a->saves.saved != b->saves.saved)
+        return "saves.saved";
+    if (a->saves.offset != b->saves.offset)
+        return "saves.offset";
+    return a->flags != b->flags ? "flags" : NULL;
 }
 
 pp_status tier0_check_scheme(pp_arch arch, const pp_tier0_layout *tier0, pp_csr_scheme scheme,

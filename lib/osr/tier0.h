@@ -28,8 +28,8 @@ static inline bool tier0_has_sp(const pp_tier0_layout *tier0, uintptr_t fp, uint
 /* Why memory at FP + offset is not the frame's to hold a value, or NULL. */
 const char *tier0_slot_fault(const pp_tier0_layout *tier0, int64_t offset, int64_t bytes);
 
-/* Whether two normalized descriptions are of the same frame. */
-bool tier0_equal(const pp_tier0_layout *a, const pp_tier0_layout *b);
+/* The first field in which two normalized descriptions differ, or NULL: they are of one frame. */
+const char *tier0_difference(const pp_tier0_layout *a, const pp_tier0_layout *b);
 
 /*
  * Whether a body that changes `used` can be entered from this frame: PP_E_ARG
