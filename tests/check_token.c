@@ -12,9 +12,11 @@
 
 #include <check.h>
 #include <pthread.h>
+#include <signal.h>
 #include <stdatomic.h>
 #include <stdbool.h>
 #include <string.h>
+#include <sys/time.h>
 #include <time.h>
 
 #if defined __x86_64__
@@ -202,6 +204,51 @@ START_TEST(what_is_stale_stays_stale)
     atomic_store(&phase, UINT32_MAX);
     ck_assert_int_eq(pthread_join(looker, &complaint), 0);
     ck_assert_msg(complaint == NULL, "%s", (const char *) complaint);
+}
+END_TEST
+
+static const char *volatile seen_by_handler;
+static volatile sig_atomic_t looks;
+
+static void look_from_handler(int number)
+{
+    pp_token token;
+    (void) number;
+    if (atomic_load(&phase) % 2 == 0)
+        return;
+    looks++;
+    if (pp_token_check(&shared_token) != PP_E_STALE || pp_token_code(&shared_token) != NULL)
+        seen_by_handler = "a token was good again";
+    if (pp_trace_entry(shared_trace) != NULL)
+        seen_by_handler = "a handle had an entry again";
+    if (pp_token_make((const void *) shared_token.code, &token) != PP_E_FAULT)
+        seen_by_handler = "a token was made of code that is not live";
+}
+
+/* At any instruction of the reclaim itself. */
+START_TEST(what_is_stale_stays_stale_for_handlers)
+{
+    static pp_trace *traces[MANY];
+    const struct itimerval often = { { 0, 200 }, { 0, 200 } }, never = { { 0, 0 }, { 0, 0 } };
+    struct sigaction action = { .sa_handler = look_from_handler, .sa_flags = SA_RESTART };
+    atomic_store(&phase, 0);
+    seen_by_handler = NULL;
+    looks = 0;
+    ck_assert_int_eq(sigaction(SIGALRM, &action, NULL), 0);
+    for (double end = seconds() + 1; seconds() < end || looks < 10;) {
+        for (unsigned i = 0; i < MANY; i++)
+            traces[i] = link_body();
+        shared_trace = traces[MANY - 1];
+        ck_assert_int_eq(pp_token_make(pp_trace_entry(shared_trace), &shared_token), PP_OK);
+        for (unsigned i = 0; i < MANY; i++)
+            ck_assert_int_eq(pp_trace_retire(pool, traces[i]), PP_OK);
+        atomic_store(&phase, 1);
+        ck_assert_int_eq(setitimer(ITIMER_REAL, &often, NULL), 0);
+        ck_assert_int_eq(pp_reclaim(pool, pp_retire_ticket(pool), NULL, 0, NULL), PP_OK);
+        ck_assert_int_eq(setitimer(ITIMER_REAL, &never, NULL), 0);
+        atomic_store(&phase, 2);
+    }
+    ck_assert_msg(seen_by_handler == NULL, "%s", seen_by_handler);
 }
 END_TEST
 
@@ -510,6 +557,7 @@ int main(void)
     tcase_add_test(tests, tokens_follow_the_life_of_their_code);
     tcase_add_test(tests, tokens_of_retired_code_are_stale);
     tcase_add_test(tests, what_is_stale_stays_stale);
+    tcase_add_test(tests, what_is_stale_stays_stale_for_handlers);
     tcase_add_test(tests, refusals_change_no_answer);
     tcase_add_test(tests, pins_keep_the_code);
     tcase_add_test(tests, words_that_are_no_token);
