@@ -299,6 +299,68 @@ START_TEST(wrong_patches_are_refused)
 }
 END_TEST
 
+static bool in_one_region(const uint8_t *a, const uint8_t *b)
+{
+    pp_region_info info = { .size = sizeof info };
+    for (unsigned i = 0; pp_pool_get_region(pool, i, &info) == PP_OK; i++)
+        if ((uintptr_t) a - info.base < info.limit - info.base)
+            return (uintptr_t) b - info.base < info.limit - info.base;
+    return false;
+}
+
+/* Until there is no more space for it, and the pool has opened another region. */
+static void fill_region(const uint8_t *code)
+{
+    pp_span *span;
+    pp_span_desc desc = { .size = sizeof desc, .bytes = 65536, .error = &reason };
+    pp_span_place place = { .size = sizeof place };
+    do {
+        ck_assert_msg(pp_span_alloc(pool, &desc, &span, &place) == PP_OK, "%s", reason.text);
+    } while (in_one_region(code, (const uint8_t *) place.execute));
+}
+
+/* Two of many that meet are neighbours only when all are in order; in two regions. */
+START_TEST(two_of_many_that_meet_are_found)
+{
+    enum { MANY = 24, ROUNDS = 200 };
+    uint8_t *code[MANY];
+    pp_patch patches[MANY + 1];
+    uint32_t random = 1;
+    pp_pool_options options = { .size = sizeof options, .region_bytes = 2 << 20, .error = &reason };
+    reason = (pp_error) { .size = sizeof reason };
+    ck_assert_msg(pp_pool_create(&options, &pool) == PP_OK, "%s", reason.text);
+    for (unsigned i = 0; i < MANY; i++) {
+        make_span(SITE, LENGTH, &code[i]);
+        if (i == MANY / 2)
+            fill_region(code[i]);
+    }
+    ck_assert(!in_one_region(code[0], code[MANY - 1]));
+    for (unsigned round = 0; round < ROUNDS; round++) {
+        const unsigned count = 2 + round % (MANY - 1);
+        for (unsigned i = 0; i < count; i++)
+            patches[i] = make_literal(code[i], 77, 78);
+        patches[count] = patches[round % count];
+        for (unsigned i = count; i > 0; i--) {
+            random = random * 1103515245u + 12345;
+            const unsigned other = (random >> 16) % (i + 1);
+            pp_patch patch = patches[i];
+            patches[i] = patches[other];
+            patches[other] = patch;
+        }
+        ck_assert_int_eq(apply(patches, count + 1, NULL), PP_E_ARG);
+        ck_assert_msg(strstr(reason.text, "share a byte") != NULL, "%s", reason.text);
+    }
+    for (unsigned i = 0; i < MANY; i++)
+        ck_assert_int_eq(run(code[i] + LOADER), 77);
+    for (unsigned i = 0; i < MANY; i++)
+        patches[i] = make_literal(code[i], 77, 80 + i);
+    assert_applies(patches, MANY, NULL);
+    for (unsigned i = 0; i < MANY; i++)
+        ck_assert_int_eq(run(code[i] + LOADER), 80 + i);
+    stop();
+}
+END_TEST
+
 #if defined __x86_64__
 START_TEST(words_are_not_straddled)
 {
@@ -644,6 +706,7 @@ int main(void)
     tcase_add_test(tests, guards_change);
     tcase_add_loop_test(tests, stopped_patches_change_anything, 0, MODES);
     tcase_add_test(tests, wrong_patches_are_refused);
+    tcase_add_test(tests, two_of_many_that_meet_are_found);
 #if defined __x86_64__
     tcase_add_test(tests, words_are_not_straddled);
     tcase_add_loop_test(tests, int3_patches_any_instruction, 0, LIVE_MODES);
