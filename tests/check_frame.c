@@ -174,7 +174,7 @@ START_TEST(frames_are_told_from_instructions)
     uint8_t bytes[CODE_MAX];
     size_t size = code_bytes(&expected->code, bytes);
     struct frame_query query = query_for(bytes, size, expected->at);
-    struct frame_answer answer = { 0, 0, 0, 0 };
+    struct frame_answer answer = { .cfa = 0 };
     enum frame_proof proof = frame_find(expected->isa->frame, &query, &answer);
     ck_assert_msg(proof == expected->proof, "%s: %d", expected->code.line, proof);
     if (proof != FRAME_PROVEN && proof != FRAME_PROMISED)
@@ -220,6 +220,37 @@ START_TEST(records_made_at_the_entry_are_measured)
     ck_assert_int_eq(made, entries[_i].distance != 0);
     if (made)
         ck_assert_uint_eq(distance, entries[_i].distance);
+}
+END_TEST
+
+/* A word of the stack has the value of FP by chance: code without frame pointers has its own use
+   for both.  Only the word that was just pushed, or one beside x30's value, is taken for a record. */
+START_TEST(a_value_like_fp_is_no_record)
+{
+    static const struct {
+        const struct isa *isa;
+        int word;
+        bool beside_link;
+        enum frame_proof proof;
+        struct code code;
+    } rows[] = {
+        { X, 4, false, FRAME_UNKNOWN, { "lea 32(%rsp), %rbp; call *%rax", "48 8d 6c 24 20 ff d0" } },
+        { X, 0, false, FRAME_PROVEN, { "mov %rsp, %rbp; call *%rax", "48 89 e5 ff d0" } },
+        { A, 4, false, FRAME_UNKNOWN, { "add x29, sp, #32; blr x8", "fd830091 00013fd6" } },
+        { A, 4, true, FRAME_PROVEN, { "add x29, sp, #32; blr x8", "fd830091 00013fd6" } },
+    };
+    for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
+        uint8_t bytes[CODE_MAX];
+        struct frame_query query = query_for(bytes, code_bytes(&rows[i].code, bytes), 0);
+        struct frame_answer answer = { .cfa = 0 };
+        query.fp = 5;
+        stack[SP_WORD + rows[i].word] = query.fp;
+        if (rows[i].beside_link)
+            stack[SP_WORD + rows[i].word + 1] = query.link;
+        enum frame_proof proof = frame_find(rows[i].isa->frame, &query, &answer);
+        ck_assert_msg(proof == rows[i].proof, "%s: %d", rows[i].code.line, proof);
+        ck_assert(proof != FRAME_PROVEN || answer.by_value);
+    }
 }
 END_TEST
 
@@ -289,6 +320,7 @@ int main(void)
     tcase_add_loop_test(tests, frames_are_told_from_instructions, 0, sizeof table / sizeof *table);
     tcase_add_loop_test(tests, records_made_at_the_entry_are_measured, 0,
                         sizeof entries / sizeof *entries);
+    tcase_add_test(tests, a_value_like_fp_is_no_record);
     tcase_add_test(tests, random_bytes_are_never_read_past_their_end);
     suite_add_tcase(suite, tests);
     SRunner *runner = srunner_create(suite);

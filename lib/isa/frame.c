@@ -154,7 +154,7 @@ static void show_leaving(struct search *search, const struct frame_path *path)
             && left.return_address.from < search->query->sp))
         return;
     struct frame_answer answer = { left.return_address.n, path->fp.n, left.cfa,
-                                   record_of(path->fp, left.return_address) };
+                                   record_of(path->fp, left.return_address), false };
     show(search, path->has_called ? SHOWN_RETURNED : SHOWN_LEFT, &answer);
 }
 
@@ -178,10 +178,14 @@ static bool show_call(struct search *search, const struct frame_path *path, uint
     /* FP was the caller's until it was set: that is what the record holds. */
     if (fp.kind == VALUE_COMPUTED && caller.n != query->fp)
         return false;
+    /* A record that this path did not make is the one that was just pushed, or has x30 beside it. */
+    const bool found = fp.kind == VALUE_COMPUTED && caller.kind == VALUE_LOADED;
+    if (found && fp.n != query->sp && (search->machine->record_has_cfa || address.n != query->link))
+        return false;
     bool made = fp.kind == VALUE_COMPUTED
              || (target != 0 && query->needs_record(query->context, target));
     struct frame_answer answer = { address.n, caller.n, fp.n + path->code.cfa_offset,
-                                   record_of(caller, address) };
+                                   record_of(caller, address), found };
     show(search, made ? SHOWN_MADE : SHOWN_PROMISED, &answer);
     search->breaks_rule |= answer.cfa < query->sp;
     return !made || !search->machine->record_has_cfa;

@@ -54,6 +54,7 @@ struct frame_answer {
     uint64_t caller_fp;
     uint64_t cfa;             /* SP before the call */
     uint64_t record;          /* where a complete frame record is; 0: there is none */
+    bool by_value;            /* it is taken for this frame's record because it has the caller's FP */
 };
 
 enum frame_proof {

@@ -177,7 +177,7 @@ enum interrupted_in interrupted_find(const struct interrupted *at, struct frame_
         return in;
     switch (frame_find(isa_host.frame, &query, answer)) {
     case FRAME_PROVEN:
-        return IN_FOUND;
+        return !answer->by_value || may_be_return(answer->return_address) ? IN_FOUND : IN_UNKNOWN;
     case FRAME_PROMISED:
         return is_record_by_exclusion(at) ? IN_FOUND : IN_UNKNOWN;
     case FRAME_UNKNOWN:
