@@ -46,11 +46,11 @@ PP_API pp_status pp_thread_init(pp_thread *thread, const void *stack_lo,
  * Call compiled code with up to four arguments by the C calling convention and
  * return what it returns.  All callee-saved registers are kept, even if the
  * code does not.  C++ exceptions and unwinders pass through, if the pool tells them of the
- * compiled code (pp_pool_options.unwinders); for longjmp see pp_thread_rewind.
- * Nests, also on a signal stack (sigaltstack) while the thread's own stack is
- * in compiled code: the first time there the system is asked where that is, unless the stack
- * has SS_AUTODISARM, which hides it; walks end there then.  Else makes no system call.
- * Takes no lock.
+ * compiled code (pp_pool_options.unwinders); for longjmp see pp_thread_rewind.  Calls may
+ * nest, also on a signal stack (sigaltstack) while the thread's own stack is in compiled
+ * code: the first time there the system is asked where that is, unless the stack has
+ * SS_AUTODISARM, which hides it; walks end there then.  Takes no lock, and makes no other
+ * system call.
  */
 PP_API uintptr_t pp_enter(pp_thread *thread, const void *code, uintptr_t a, uintptr_t b,
                           uintptr_t c, uintptr_t d);
