@@ -18,9 +18,10 @@
 #include "os/maps.h"
 
 #include <string.h>
+#include <time.h>
 
 enum { READ = 1, WRITE = 2, EXECUTE = 4 };
-enum { PARTS = 6, BATCH = 8, TRIES = 3 };
+enum { PARTS = 6, BATCH = 8, TRIES = 20, PAUSE = 1000000 /* ns */ };
 
 struct part {
     uintptr_t lo, hi;
@@ -108,25 +109,38 @@ static const char *judge(const struct part parts[PARTS])
     return NULL;
 }
 
-/* Once more if something is wrong: writers change mappings while the list is read. */
-static pp_status check_batch(struct check *check, pp_error *error)
+/* What is wrong in the list as it is now, and where; NULL: nothing, or there is no list. */
+static const char *find_broken(struct check *check, const struct region **where)
 {
     const char *broken = NULL;
-    const struct region *where = NULL;
-    for (unsigned tries = 0; tries < TRIES; tries++) {
-        for (unsigned i = 0; i < check->count; i++)
-            expect(check->regions[i], check->parts[i]);
-        if (check->count == 0 || maps_read(see_line, check) != 0)
-            return PP_OK;
-        broken = NULL;
-        for (unsigned i = 0; i < check->count && broken == NULL; i++) {
-            broken = judge(check->parts[i]);
-            where = check->regions[i];
-        }
-        if (broken == NULL)
+    for (unsigned i = 0; i < check->count; i++)
+        expect(check->regions[i], check->parts[i]);
+    if (check->count == 0 || maps_read(see_line, check) != 0)
+        return NULL;
+    for (unsigned i = 0; i < check->count && broken == NULL; i++) {
+        broken = judge(check->parts[i]);
+        *where = check->regions[i];
+    }
+    return broken;
+}
+
+/*
+ * The kernel gives the list in pieces, and other threads map and unmap between them, so that
+ * one reading may show what never was.  Broken is only what every reading shows, with
+ * pauses in which the others come to an end.
+ */
+static pp_status check_batch(struct check *check, pp_error *error)
+{
+    const struct region *where = NULL, *first_where = NULL;
+    const char *first = find_broken(check, &first_where);
+    if (first == NULL)
+        return PP_OK;
+    for (unsigned tries = 1; tries < TRIES; tries++) {
+        nanosleep(&(struct timespec){ .tv_nsec = PAUSE }, NULL);
+        if (find_broken(check, &where) != first || where != first_where)
             return PP_OK;
     }
-    return error_set(error, PP_E_FAULT, "region 0x%zx: %s", (size_t) where->base, broken);
+    return error_set(error, PP_E_FAULT, "region 0x%zx: %s", (size_t) first_where->base, first);
 }
 
 static pp_status add(struct check *check, const struct region *region, pp_error *error)
