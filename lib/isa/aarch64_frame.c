@@ -403,7 +403,7 @@ static struct frame_leaving leave(const struct frame_query *query, const struct 
     return (struct frame_leaving) { path->link, path->sp.n, path->sp.kind != VALUE_UNKNOWN };
 }
 
-/* x30 is the call's own return address; x0 to x18 are anybody's. */
+/* x30 is the call's own return address; x0 to x18 are not kept. */
 static void returned(struct frame_path *path)
 {
     path->link = unknown;

@@ -18,7 +18,7 @@ enum { LENGTH_MAX = 15 };
 /*
  * What follows an opcode:
  *
- *      x   it is not known          -   nothing
+ *      .   it is not known          -   nothing
  *      m   ModRM                    b   ModRM, 8 bits        z   ModRM, 16 or 32 bits
  *      1   8 bits                   4   16 or 32 bits        2   16 bits
  *      3   16 and 8 bits            v   16, 32 or 64 bits    o   an address
@@ -29,35 +29,35 @@ enum { LENGTH_MAX = 15 };
  * Prefixes and escapes do not come here.
  */
 static const char one_byte[257] =
-    "mmmm14xxmmmm14xx" /* 00 */
-    "mmmm14xxmmmm14xx"
-    "mmmm14xxmmmm14xx"
-    "mmmm14xxmmmm14xx"
-    "xxxxxxxxxxxxxxxx" /* 40 */
+    "mmmm14..mmmm14.." /* 00 */
+    "mmmm14..mmmm14.."
+    "mmmm14..mmmm14.."
+    "mmmm14..mmmm14.."
+    "................" /* 40 */
     "----------------"
-    "xxxmxxxx4z1b----"
+    "...m....4z1b----"
     "rrrrrrrrrrrrrrrr"
-    "bzxbmmmmmmmmmmmm" /* 80 */
-    "----------x-----"
+    "bz.bmmmmmmmmmmmm" /* 80 */
+    "----------.-----"
     "oooo----14------"
     "11111111vvvvvvvv"
-    "bb2-xx0Z3-2--1x-" /* C0 */
-    "mmmmxxx-mmmmmmmm"
-    "rrrr1111RRxr----"
-    "x-xx--gG------mm";
+    "bb2-..0Z3-2--1.-" /* C0 */
+    "mmmm...-mmmmmmmm"
+    "rrrr1111RR.r----"
+    ".-..--gG------mm";
 
 static const char two_byte[257] =
-    "mmmmx-----x-xm-b" /* 00 */
+    "mmmm.-----.-.m-b" /* 00 */
     "mmmmmmmmmmmmmmmm"
-    "mmmmxxxxmmmmmmmm"
-    "------x-xxxxxxxx"
+    "mmmm....mmmmmmmm"
+    "------.-........"
     "mmmmmmmmmmmmmmmm" /* 40 */
     "mmmmmmmmmmmmmmmm"
     "mmmmmmmmmmmmmmmm"
-    "bbbbmmm-xxxxmmmm"
+    "bbbbmmm-....mmmm"
     "RRRRRRRRRRRRRRRR" /* 80 */
     "mmmmmmmmmmmmmmmm"
-    "---mbmxx---mbmmm"
+    "---mbm..---mbmmm"
     "mmmmmmmmmmbmmmmm"
     "mmbmbbbm--------" /* C0 */
     "mmmmmmmmmmmmmmmm"
@@ -268,9 +268,9 @@ static char vector_form(const struct x86_insn *insn, bool evex)
     if (insn->map != X86_0F)
         return insn->map == X86_0F3A ? 'b' : 'm';
     if (insn->opcode == 0x77)
-        return evex ? 'x' : '-';
+        return evex ? '.' : '-';
     if ((insn->opcode & 0xf0) == 0x80)
-        return 'x';
+        return '.';
     return has_byte(insn->opcode) ? 'b' : 'm';
 }
 
@@ -286,7 +286,7 @@ static char legacy_form(struct cursor *c, struct x86_insn *insn)
         return insn->map == X86_0F38 ? 'm' : 'b';
     }
     if (insn->opcode == 0xb8 && insn->repeat != 0xf3)
-        return 'x';
+        return '.';
     return two_byte[insn->opcode];
 }
 

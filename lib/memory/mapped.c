@@ -126,7 +126,7 @@ static const char *find_broken(struct check *check, const struct region **where)
 
 /*
  * The kernel gives the list in pieces, and other threads map and unmap between them, so that
- * one reading may show what never was.  Broken is only what every reading shows, with
+ * one reading may show a state that never existed.  Broken is only what every reading shows, with
  * pauses in which the others come to an end.
  */
 static pp_status check_batch(struct check *check, pp_error *error)

@@ -4,10 +4,10 @@
  * whole process.
  *
  * A region takes a number for each of its chunks and gives them back when it goes.  A
- * number remembers the highest generation that was ever used with it, and whoever has
- * it next begins above: so a number, a place in the chunk and a generation never come
- * together twice, whatever has the number and the addresses.  A number with which
- * half of the generations are gone is not used again, so that no region is short of them.
+ * number remembers the highest generation that was ever used with it, and the next region
+ * that takes it begins above: so a number, a place in the chunk and a generation never come
+ * together twice.  A number with which half of the generations are gone is not used again,
+ * so that no region is short of them.
  */
 #ifndef MEMORY_NUMBER_H
 #define MEMORY_NUMBER_H

@@ -15,7 +15,7 @@
  *
  * An owner begins with its kind, is 16-byte aligned, lives as long as the pool and never
  * changes its kind: a reader that found it may look, however late.  A span without an owner
- * is nobody's code: it is being filled, or about to be freed.
+ * belongs to no code: it is being filled, or about to be freed.
  *
  * A span of the host has no record of its own.  Each frame rule of a pool has an owner
  * for each state that such a span can be in (rule_table.h), so the owner tells both.

@@ -42,7 +42,7 @@ static inline bool slot_is_good(const struct slot *slot)
     return atomic_load_explicit(&slot->life, memory_order_relaxed) >> 1 < SLOT_GENERATION_MAX;
 }
 
-/* A life begins: whoever sees it sees what was written before. */
+/* A life begins: a thread that sees it also sees what was written before. */
 static inline void slot_birth(struct slot *slot)
 {
     uint64_t life = atomic_load_explicit(&slot->life, memory_order_relaxed);
