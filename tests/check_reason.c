@@ -64,13 +64,23 @@ static const struct {
 };
 enum { MISFITS = sizeof misfits / sizeof misfits[0] };
 
+/* A body without a frame rule, which no layout contradicts. */
+static pp_trace *bare_body(void)
+{
+    static const uint8_t code[4] = { 0 };
+    const pp_trace_desc desc = { .size = sizeof desc, .code = code, .code_size = sizeof code };
+    pp_trace *trace;
+    ck_assert_int_eq(pp_trace_link(pool, &desc, &trace), PP_OK);
+    return trace;
+}
+
 static pp_entry *entry_with(pp_entry_desc desc, const pp_tier0_layout *tier0)
 {
     pp_entry *entry;
     desc.size = sizeof desc;
     desc.style = PP_ON_TOP;
     desc.scheme = PP_CSR_RELOAD;
-    desc.code = pp_trace_entry(body);
+    desc.code = pp_trace_entry(tier0->cfa_offset == loop_frame.cfa_offset ? body : bare_body());
     desc.tier0 = tier0;
     desc.error = &error;
     ck_assert_msg(pp_entry_create(pool, &desc, &entry) == PP_OK, "%s", error.text);

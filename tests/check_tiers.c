@@ -22,10 +22,10 @@
 #include <stdbool.h>
 
 #if defined __x86_64__
-enum { FRAME = 48, CFA = 16, KEPT = 3 /* rbx */ };
+enum { FRAME = 48, CFA = 16, OUTER_CFA = 16, KEPT = 3 /* rbx */ };
 #define T0_SLOTS { -8, -16, -32, -20 }
 #else
-enum { FRAME = 0, CFA = 64, KEPT = 19 };
+enum { FRAME = 0, CFA = 64, OUTER_CFA = 32, KEPT = 19 };
 #define T0_SLOTS { 16, 24, 40, 32 }
 #endif
 
@@ -485,7 +485,9 @@ static void setup(void)
     pp_trace *trace = link_code(&s, "tier-0", NULL);
     tier0 = pp_symbol_define(pool, "tier0", pp_trace_entry(trace));
     emit_outer(&s);
-    outer = pp_trace_entry(link_code(&s, "outer", NULL));
+    const pp_frame_rule rule = { .size = sizeof rule, .kind = PP_FRAME_RECORD,
+                                 .cfa_offset = OUTER_CFA };
+    outer = pp_trace_entry(link_code(&s, "outer", &rule));
 }
 
 static void teardown(void)
