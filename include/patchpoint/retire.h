@@ -83,13 +83,13 @@ typedef struct pp_reclaim_result {
 } pp_reclaim_result;
 
 /*
- * Free what the ticket covers and no stack holds.  Code that another call has begun to free
- * is left to that call, and may be there for a moment after this one returns.  With `stack_count` 0 the host's
- * promise is trusted, else every word of the stacks that is an address in retired code
- * keeps it, whatever it means: a call's return address, a local variable, chance.
- * PP_E_ARG, with nothing changed, for a ticket that was not drawn, lo above hi, or
- * counts that cannot be.  PP_E_SYSTEM or PP_E_NOMEM if the kernel refuses to clear
- * some code, which then stays retired; all else is freed.  `result` may be NULL.
+ * Free what the ticket covers and no stack holds.  Code that another call has begun to
+ * free is left to that call, and may be there for a moment after this one returns.  With
+ * `stack_count` 0 the host's promise is trusted, else every word of the stacks that is an
+ * address in retired code keeps it, whatever it means: a call's return address, a local
+ * variable, chance.  PP_E_ARG, with nothing changed, for a ticket that was not drawn, lo
+ * above hi, or counts that cannot be.  PP_E_SYSTEM or PP_E_NOMEM if the kernel refuses to
+ * clear some code, which then stays retired; all else is freed.  `result` may be NULL.
  */
 PP_API pp_status pp_reclaim(pp_pool *pool, pp_ticket ticket, const pp_stack *stacks,
                             size_t stack_count, pp_reclaim_result *result) PP_MUST_CHECK;

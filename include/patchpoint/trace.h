@@ -73,12 +73,13 @@ PP_API pp_symbol pp_symbol_declare(pp_pool *pool, const char *name, const void *
                                    uint32_t flags);
 
 /*
- * Move a retargetable symbol, near or far: one aligned 8-byte store for each region
- * with traces that refer to it.  All of them follow, and those that are linked later.
- * Legal while threads run them: a call that is on its way goes to the old target or
- * to the new one, and at the new one it sees what this thread has stored before.  On
- * AArch64 this takes a barrier on all cores, a system call.  The old target has to stay until no thread can be on its way to
- * it or in it, which is for the host to know.  The library holds neither.
+ * Move a retargetable symbol, near or far: one aligned 8-byte store for each region with
+ * traces that refer to it.  All of them follow, and those that are linked later.  Legal
+ * while threads run them: a call that is on its way goes to the old target or to the new
+ * one, and at the new one it sees what this thread has stored before.  On AArch64 this
+ * takes a barrier on all cores, a system call.  The old target has to stay until no thread
+ * can be on its way to it or in it, which is for the host to know.  The library holds
+ * neither.
  *
  * Takes one lock; may be called from any thread, but not from a signal handler.
  * After a fork, each process moves the symbol for itself alone, inherited traces

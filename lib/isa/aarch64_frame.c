@@ -309,7 +309,8 @@ static struct frame_step access_memory(const struct machine *m, uint32_t insn)
                     : unknown);
         return go_on();
     }
-    if (group == 0 && bits(insn, 26, 1)) { /* vector structures; the base may move, by a register, too */
+    /* Vector structures: the base may move, by a register, too. */
+    if (group == 0 && bits(insn, 26, 1)) {
         if (bits(insn, 23, 1))
             forget(path, sp_or(bits(insn, 5, 5)));
         return go_on();

@@ -139,8 +139,8 @@ static void move(const struct machine *m, const struct x86_insn *insn)
         struct frame_value at = address_of(path, insn);
         bool top = path->sp.kind != VALUE_UNKNOWN && at.n == path->sp.n;
         if (at.kind != VALUE_UNKNOWN && !insn->rip_relative && (insn->reg == RBP || top))
-            frame_store(m->query, path, at.n, is_whole(insn) && insn->opcode == 0x89 ? get(path, insn->reg)
-                                                                            : unknown);
+            frame_store(m->query, path, at.n,
+                        is_whole(insn) && insn->opcode == 0x89 ? get(path, insn->reg) : unknown);
         return;
     case 0x8a: case 0x8b: {
         bool whole = insn->opcode == 0x8b && is_whole(insn);

@@ -3,8 +3,8 @@
  * Reservations: spans that a host fills in place before they become traces.
  *
  * A reservation is a span whose owner is that of reservations with its frame rule.  The
- * host's struct is not trusted: its handle leads to the span, as that of a trace does, and all addresses are
- * taken from there.  What is done with a reservation begins with a change of owner, for the
+ * host's struct is not trusted: its handle leads to the span, as that of a trace does, and
+ * all addresses are taken from there.  What is done with a reservation begins with a change of owner, for the
  * span of that generation alone: so of two calls one has it, and a handle that was committed
  * or abandoned is good for nothing, whatever became of the trace.
  */

@@ -186,8 +186,8 @@ static void uncount_span(struct span_space *space, size_t size, uint32_t units)
 }
 
 /* In a slot comes an extent: its record comes last, when its end and covers are right. */
-static inline __attribute__((always_inline)) void place(struct span_space *space, const struct span_slot *slot, uint32_t info,
-                  uint64_t word)
+static inline __attribute__((always_inline)) void
+place(struct span_space *space, const struct span_slot *slot, uint32_t info, uint64_t word)
 {
     struct extents *extents = &space->extents;
     const struct extent *hole = &slot->hole;

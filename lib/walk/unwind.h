@@ -9,7 +9,10 @@
 
 #include "memory/pool.h"
 
-/* begin: what is asked for is there.  region_open and region_close: one registration for a region's life. */
+/*
+ * begin: what is asked for is there.  region_open and region_close: one registration for a
+ * region's life.
+ */
 extern const struct pool_room walk_room;
 
 #endif
