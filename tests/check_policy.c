@@ -3,6 +3,7 @@
 #include <config.h>
 
 #include "loop.h"
+#include "step.h"
 
 #include <pthread.h>
 #include <sched.h>
@@ -166,6 +167,20 @@ START_TEST(back_off_ends_where_it_is_told)
         ck_assert_uint_eq(job.calls, 1000);
         ck_assert_int_eq(pp_site_state(site), PP_SITE_DISABLED);
     }
+}
+END_TEST
+
+/* A limit of the back-off that is below a site's own threshold does not shorten it. */
+START_TEST(a_site_keeps_its_own_threshold)
+{
+    static const uint64_t at[] = { 4, 8, 12 };
+    pp_policy policy = policy_with(0, 1, 1, 3);
+    policy.threshold_max = 2;
+    job.answer = PP_E_FAULT;
+    ck_assert_int_eq(pp_pool_set_policy(pool, &policy), PP_OK);
+    ck_assert_uint_eq(run(PASSES), SUM);
+    ck_assert_uint_eq(job.calls, 3);
+    ck_assert_mem_eq(job.at, at, sizeof at);
 }
 END_TEST
 
@@ -370,21 +385,126 @@ START_TEST(compilers_work_beside_runners)
 }
 END_TEST
 
+#if defined __x86_64__
+/* Of other architectures only code that is named can be stepped through. */
+
+/*
+ * What another thread does to the site before one of the instructions of a pass, of those
+ * behind the question how the host scales, or behind its producer.
+ */
+static struct {
+    unsigned at, seen;
+    bool counts, replaces;
+    pp_status status;
+    uint64_t result;
+} rival;
+
+static void step_in(ucontext_t *context, void *nothing)
+{
+    (void) context, (void) nothing;
+    if (rival.counts && rival.seen++ == rival.at)
+        rival.status = rival.replaces ? pp_site_replace(site, NULL, NULL)
+                                      : pp_site_publish(site, job.entry);
+}
+
+static int32_t begin_early(void *host, pp_site *of, int32_t passes)
+{
+    (void) host, (void) of;
+    rival.counts = true;
+    return passes;
+}
+
+static pp_status begin_late(void *host, pp_site *of, const pp_regs *regs, pp_entry **entry)
+{
+    (void) host, (void) of, (void) regs, (void) entry;
+    rival.counts = true;
+    return PP_E_FAULT;
+}
+
+static void pass_once(void *nothing)
+{
+    (void) nothing;
+    rival.result = run(1);
+}
+
+static void open_rivals_site(void)
+{
+    pp_site_desc desc = counted;
+    pp_policy policy = policy_with(1, 1, 0, 0);
+    if (rival.replaces)
+        desc.produce = begin_late;
+    else
+        policy.load = begin_early;
+    ck_assert_int_eq(pp_pool_set_policy(pool, &policy), PP_OK);
+    desc.threshold = 1;
+    job.calls = 0;
+    rival.seen = 0;
+    rival.counts = false;
+    rival.status = PP_E_STALE;
+    ck_assert_int_eq(pp_trace_free(pool, loop.trace), PP_OK);
+    ck_assert_int_eq(pp_site_destroy(pool, site), PP_OK);
+    ck_assert_int_eq(pp_site_create(pool, &desc, &site), PP_OK);
+    loop_link(&loop, pool, site, 0, true);
+}
+
+START_TEST(a_pass_that_comes_second_produces_nothing)
+{
+    rival.replaces = false;
+    rival.at = 0;
+    do {
+        open_rivals_site();
+        step_run(NULL, 0, step_in, pass_once, NULL);
+        ck_assert_uint_eq(rival.result, 2000001);
+        ck_assert_uint_eq(job.calls, rival.status != PP_OK);
+        ck_assert_uint_eq(stats().triggers, rival.status != PP_OK);
+        ck_assert_uint_eq(stats().failures, 0);
+        rival.at++;
+    } while (rival.status == PP_OK); /* until the pass is the first */
+    ck_assert_int_eq(rival.status, PP_E_BUSY);
+    ck_assert_uint_ge(rival.at, 10);
+}
+END_TEST
+
+/* The site began anew: a failure before that is forgotten, and one behind it counts nothing. */
+START_TEST(a_failure_that_comes_second_counts_nothing)
+{
+    rival.replaces = true;
+    rival.at = 0;
+    do {
+        open_rivals_site();
+        step_run(NULL, 0, step_in, pass_once, NULL);
+        ck_assert_uint_eq(rival.result, 1);
+        if (rival.status == PP_OK) {
+            ck_assert_uint_eq(stats().failures, 0);
+            ck_assert_uint_eq(stats().backoff, 0);
+        }
+    } while (++rival.at < rival.seen && rival.at < 200);
+    ck_assert_uint_ge(rival.at, 50);
+}
+END_TEST
+#endif
+
 int main(void)
 {
     Suite *suite = suite_create("policy");
     TCase *tests = tcase_create("policy");
+    tcase_set_timeout(tests, 60); /* stepping is slow where processors are shared */
     tcase_add_checked_fixture(tests, setup, teardown);
     tcase_add_test(tests, policy_refuses_what_cannot_be);
     tcase_add_loop_test(tests, policy_is_the_pools_or_the_sites, 0, 4);
     tcase_add_test(tests, failures_back_off_and_end);
     tcase_add_loop_test(tests, back_off_ends_where_it_is_told, 0, 2);
+    tcase_add_test(tests, a_site_keeps_its_own_threshold);
     tcase_add_test(tests, success_after_failures);
     tcase_add_loop_test(tests, passes_are_added_at_random, 0, 2);
     tcase_add_loop_test(tests, host_scales, 0, 4);
     tcase_add_test(tests, pending_site_is_ended_by_others);
     tcase_add_loop_test(tests, pending_site_may_go, 0, 2);
     tcase_add_test(tests, compilers_work_beside_runners);
+#if defined __x86_64__
+    tcase_add_test(tests, a_pass_that_comes_second_produces_nothing);
+    tcase_add_test(tests, a_failure_that_comes_second_counts_nothing);
+#endif
     suite_add_tcase(suite, tests);
     SRunner *runner_of = srunner_create(suite);
     srunner_run_all(runner_of, CK_ENV);

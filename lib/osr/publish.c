@@ -45,6 +45,21 @@ static void begin_without_failures(struct site *site)
     atomic_store_explicit(&site->failures, 0, memory_order_relaxed);
 }
 
+/* A site that began anew meanwhile has no failure to take back: no count goes below 0. */
+static void take_failure_back(struct site *site)
+{
+    uint32_t level = atomic_load_explicit(&site->level, memory_order_relaxed);
+    while (level != 0
+           && !atomic_compare_exchange_weak_explicit(&site->level, &level, level - 1,
+                                                     memory_order_relaxed, memory_order_relaxed))
+        continue;
+    uint64_t failures = atomic_load_explicit(&site->failures, memory_order_relaxed);
+    while (failures != 0
+           && !atomic_compare_exchange_weak_explicit(&site->failures, &failures, failures - 1,
+                                                     memory_order_relaxed, memory_order_relaxed))
+        continue;
+}
+
 /* A step by which the attempt fails.  What it counts is there before another can begin. */
 static bool fail_from(struct site *site, uint64_t *seen)
 {
@@ -54,8 +69,7 @@ static bool fail_from(struct site *site, uint64_t *seen)
     if (site_step(site, seen, site_after_failure(site, failures)))
         return true;
     /* It was another step's to end. */
-    atomic_fetch_sub_explicit(&site->level, 1, memory_order_relaxed);
-    atomic_fetch_sub_explicit(&site->failures, 1, memory_order_relaxed);
+    take_failure_back(site);
     return false;
 }
 
