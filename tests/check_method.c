@@ -343,6 +343,13 @@ START_TEST(methods_live_and_die)
     pp_site_desc site = counted;
     site.method = foreign;
     refuse(&site, PP_E_FAULT, "method: not one of this pool");
+    /* However often: nothing more is kept of a site that was refused. */
+    pp_pool_stats before = { .size = sizeof before }, after = { .size = sizeof after };
+    ck_assert_int_eq(pp_pool_get_stats(pool, &before), PP_OK);
+    for (unsigned i = 0; i < 1000; i++)
+        refuse(&site, PP_E_FAULT, "method: not one of this pool");
+    ck_assert_int_eq(pp_pool_get_stats(pool, &after), PP_OK);
+    ck_assert_uint_eq(after.metadata, before.metadata);
     site.method = method;
     site.kind = PP_SITE_POLLED;
     site.produce = NULL;

@@ -2,6 +2,8 @@
 /* Live patching: each protocol, what it refuses, and what is left as it was. */
 #include <config.h>
 
+#include "memory/code_map.h"
+#include "memory/region.h"
 #include "patching.h"
 
 #include <check.h>
@@ -694,6 +696,46 @@ START_TEST(children_keep_their_code)
 }
 END_TEST
 
+/* ---- locks ------------------------------------------------------------ */
+
+struct patcher {
+    const pp_patch *patch;
+    pp_status status;
+    atomic_bool done;
+};
+
+static void *apply_one(void *argument)
+{
+    struct patcher *patcher = argument;
+    patcher->status = apply(patcher->patch, 1, NULL);
+    atomic_store(&patcher->done, true);
+    return NULL;
+}
+
+/* Else the span could go between the look at it and the patch. */
+START_TEST(a_patch_waits_for_the_lock_of_its_region)
+{
+    uint8_t *code;
+    pthread_t thread;
+    start();
+    make_span(SITE, LENGTH, &code);
+    const pp_patch patch = make_literal(code, 77, 78);
+    struct patcher patcher = { .patch = &patch };
+    struct region *region = region_at((uintptr_t) code);
+    pthread_mutex_lock(&region->lock);
+    ck_assert_int_eq(pthread_create(&thread, NULL, apply_one, &patcher), 0);
+    for (unsigned i = 0; i < 20 && !atomic_load(&patcher.done); i++)
+        usleep(10000);
+    ck_assert(!atomic_load(&patcher.done));
+    ck_assert_int_eq(run(code + LOADER), 77);
+    pthread_mutex_unlock(&region->lock);
+    pthread_join(thread, NULL);
+    ck_assert_int_eq(patcher.status, PP_OK);
+    ck_assert_int_eq(run(code + LOADER), 78);
+    stop();
+}
+END_TEST
+
 int main(void)
 {
     Suite *suite = suite_create("patch");
@@ -718,6 +760,7 @@ int main(void)
     tcase_add_loop_test(tests, retired_code_is_patched, 0, MODES);
     tcase_add_loop_test(tests, patches_race_with_reclaims, 0, LIVE_MODES);
     tcase_add_test(tests, children_keep_their_code);
+    tcase_add_test(tests, a_patch_waits_for_the_lock_of_its_region);
     suite_add_tcase(suite, tests);
     SRunner *runner = srunner_create(suite);
     srunner_run_all(runner, CK_ENV);

@@ -3,6 +3,7 @@
 #include <config.h>
 
 #include "isa/isa.h"
+#include "link/trace.h"
 #include "memory/state.h"
 
 #include "snippet.h"
@@ -500,6 +501,85 @@ START_TEST(a_ticket_covers_what_was_retired_before)
 }
 END_TEST
 
+/* ---- checking --------------------------------------------------------- */
+
+static void expect_broken(const char *what)
+{
+    ck_assert_msg(pp_pool_verify(pool, &reason) == PP_E_FAULT, "not found: %s", what);
+    ck_assert_msg(strstr(reason.text, what) != NULL, "not \"%s\" but \"%s\"", what, reason.text);
+}
+
+static void expect_ticket(struct retired *retired, uint64_t wrong, const char *what)
+{
+    const uint64_t right = atomic_exchange(&retired->ticket, wrong);
+    expect_broken(what);
+    atomic_store(&retired->ticket, right);
+}
+
+/* Two retired traces, in the list of those that wait or in that of those that were kept. */
+START_TEST(the_retired_are_checked)
+{
+    start();
+    struct trace *traces[2];
+    for (unsigned i = 0; i < 2; i++) {
+        struct code_place place;
+        pp_trace *handle = make_trace("retired");
+        ck_assert(code_at((uintptr_t) pp_trace_entry(handle), &place));
+        traces[i] = trace_of(&place);
+        (void) pp_retire_ticket(pool); /* the next one has a ticket of its own */
+        ck_assert_int_eq(pp_trace_retire(pool, handle), PP_OK);
+    }
+    ck_assert_int_eq(pp_pool_verify(pool, &reason), PP_OK);
+    struct retirement *list = &pool->retirement, whole = *list;
+    struct retired *first = &traces[0]->retired, *last = &traces[1]->retired;
+    ck_assert(list->first == first && first->next == last && list->last == last);
+    list->waiting++;
+    expect_broken("not counted right");
+    list->waiting--;
+    list->last = first;
+    expect_broken("another end");
+    list->last = last;
+    first->next = NULL;
+    list->first = last;
+    last->next = first;
+    list->last = first;
+    expect_broken("not in order");
+    list->first = first;
+    first->next = last;
+    last->next = NULL;
+    list->last = last;
+    for (unsigned round = 0; round < 2; round++) {
+        struct span *span = &traces[1]->span;
+        const uintptr_t exec = span->exec;
+        const uint32_t generation = span->generation;
+        if (round == 1) {
+            list->first = list->last = NULL;
+            list->waiting = 0;
+            list->kept = first;
+        }
+        expect_ticket(first, 0, "a ticket that cannot be");
+        expect_ticket(last, pp_retire_ticket(pool) + 2, "a ticket that cannot be");
+        const uintptr_t wrong[] = { (uintptr_t) &pool, exec + isa_host.trap_size,
+                                    traces[0]->span.exec };
+        for (unsigned i = 0; i < 3; i++) {
+            span->exec = wrong[i];
+            span->generation = i == 2 ? traces[0]->span.generation : generation;
+            expect_broken("owner of its span");
+        }
+        span->exec = exec;
+        span->generation = generation + 1;
+        expect_broken("owner of its span");
+        span->generation = generation;
+        ck_assert_int_eq(pp_pool_verify(pool, &reason), PP_OK);
+    }
+    list->first = whole.first;
+    list->last = whole.last;
+    list->waiting = whole.waiting;
+    list->kept = whole.kept;
+    stop();
+}
+END_TEST
+
 int main(void)
 {
     TCase *tcase = tcase_create("retire");
@@ -512,6 +592,7 @@ int main(void)
     tcase_add_test(tcase, entries_keep_traces);
     tcase_add_test(tcase, large_stacks_are_quick);
     tcase_add_test(tcase, threads_retire_and_reclaim);
+    tcase_add_test(tcase, the_retired_are_checked);
     tcase_add_loop_test(tcase, a_ticket_covers_what_was_retired_before, 0, 2);
     tcase_add_loop_test(tcase, what_was_retired_meanwhile_is_not_cut, 0, CUTS);
     Suite *suite = suite_create("retire");

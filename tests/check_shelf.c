@@ -2,6 +2,7 @@
 /* Threads that link, keep, free and retire each other's traces: each ends once. */
 #include <config.h>
 
+#include "isa/isa.h"
 #include "link/shelf.h"
 #include "link/trace.h"
 
@@ -244,6 +245,64 @@ START_TEST(records_are_used_again)
 }
 END_TEST
 
+/* ---- checking --------------------------------------------------------- */
+
+static struct trace *record_of(const pp_trace *handle)
+{
+    struct code_place place;
+    ck_assert(code_at((uintptr_t) pp_trace_entry(handle), &place));
+    ck_assert_ptr_nonnull(trace_of(&place));
+    return trace_of(&place);
+}
+
+static void expect(pp_status status, const char *text)
+{
+    pp_error reason = { .size = sizeof reason };
+    ck_assert_int_eq(pp_pool_verify(pool, &reason), status);
+    ck_assert_msg(strstr(reason.text, text) != NULL, "not \"%s\" but \"%s\"", text, reason.text);
+}
+
+/* More traces than a block has records. */
+START_TEST(every_trace_is_checked)
+{
+    enum { TRACES = 70 };
+    struct trace *records[TRACES];
+    for (unsigned i = 0; i < TRACES; i++)
+        records[i] = record_of(make_trace());
+    expect(PP_OK, "");
+    for (unsigned i = 0; i < TRACES; i++) {
+        records[i]->bytes.padding++;
+        expect(PP_E_FAULT, "do not add up");
+        records[i]->bytes.total++;
+        expect(PP_E_FAULT, "do not add up");
+        records[i]->bytes.padding--;
+        expect(PP_E_FAULT, "do not add up");
+        records[i]->bytes.total--;
+    }
+    expect(PP_OK, "");
+}
+END_TEST
+
+START_TEST(traces_own_their_spans)
+{
+    struct trace *trace = record_of(make_trace()), *neighbour = record_of(make_trace());
+    const uintptr_t exec = trace->span.exec, wrong[] = {
+        (uintptr_t) &pool, exec + isa_host.trap_size, neighbour->span.exec
+    };
+    const uint32_t generation = trace->generation;
+    for (unsigned i = 0; i < 3; i++) {
+        trace->span.exec = wrong[i];
+        trace->generation = i == 2 ? neighbour->generation : generation;
+        expect(PP_E_FAULT, "is not the owner of its span");
+    }
+    trace->span.exec = exec;
+    trace->generation = generation + 1;
+    expect(PP_E_FAULT, "is not the owner of its span");
+    trace->generation = generation;
+    expect(PP_OK, "");
+}
+END_TEST
+
 int main(void)
 {
     Suite *suite = suite_create("shelf");
@@ -254,6 +313,8 @@ int main(void)
     tcase_add_test(tests, record_of_another);
     tcase_add_test(tests, each_trace_ends_once);
     tcase_add_test(tests, records_are_used_again);
+    tcase_add_test(tests, every_trace_is_checked);
+    tcase_add_test(tests, traces_own_their_spans);
     suite_add_tcase(suite, tests);
     SRunner *runner = srunner_create(suite);
     srunner_run_all(runner, CK_ENV);

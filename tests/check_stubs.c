@@ -12,6 +12,9 @@
 #include <setjmp.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/auxv.h>
+#include <sys/wait.h>
+#include <unistd.h>
 
 #define ROUNDS 200
 
@@ -267,6 +270,37 @@ START_TEST(thread_knows_its_stack)
 }
 END_TEST
 
+/* The cookie of a process for which the kernel drew these bytes, but for the bits of a mask. */
+static uint64_t cookie_of_a_process(unsigned byte, uint8_t mask)
+{
+    uint64_t cookie = 0;
+    int ends[2], status;
+    ck_assert_int_eq(pipe(ends), 0);
+    pid_t child = fork();
+    if (child == 0) {
+        pp_thread thread;
+        ((uint8_t *) getauxval(AT_RANDOM))[byte] ^= mask;
+        if (pp_thread_init(&thread, NULL, NULL) != PP_OK)
+            _exit(1);
+        _exit(write(ends[1], &thread.cookie, sizeof cookie) != sizeof cookie);
+    }
+    ck_assert_int_eq(waitpid(child, &status, 0), child);
+    ck_assert_int_eq(status, 0);
+    ck_assert_int_eq(read(ends[0], &cookie, sizeof cookie), sizeof cookie);
+    close(ends[0]);
+    close(ends[1]);
+    return cookie;
+}
+
+START_TEST(cookies_depend_on_all_random_bytes)
+{
+    uint64_t cookie = cookie_of_a_process(0, 0);
+    ck_assert_uint_eq(cookie_of_a_process(0, 0), cookie); /* else this shows nothing */
+    for (unsigned byte = 0; byte < 16; byte++)
+        ck_assert_uint_ne(cookie_of_a_process(byte, 0x10), cookie);
+}
+END_TEST
+
 int main(void)
 {
     probe_seed("check_stubs");
@@ -280,6 +314,7 @@ int main(void)
     tcase_add_test(tests, every_stub_has_a_row);
     tcase_add_test(tests, thread_is_rewound_after_a_long_jump);
     tcase_add_test(tests, thread_knows_its_stack);
+    tcase_add_test(tests, cookies_depend_on_all_random_bytes);
     suite_add_tcase(suite, tests);
     SRunner *runner = srunner_create(suite);
     srunner_run_all(runner, CK_ENV);
