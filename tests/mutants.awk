@@ -47,7 +47,9 @@ function swap(kind, from, to,    start, at) {
     start = 1
     while ((at = index(substr(code, start), from)) > 0) {
         at += start - 1
-        emit(kind, substr($0, 1, at - 1) to substr($0, at + length(from)))
+        # " - 1" is not a part of " - 14".
+        if (from !~ /1$/ || substr(code, at + length(from), 1) !~ /[0-9A-Za-z_]/)
+            emit(kind, substr($0, 1, at - 1) to substr($0, at + length(from)))
         start = at + length(from)
     }
 }
