@@ -23,6 +23,9 @@ endif
 
 # What a program links unless it has an _LDADD of its own.
 LDADD = libpatchpoint-core.la $(CHECK_LIBS) $(PTHREAD_LIBS)
+
+# With tests/unlock.c: a mutex that is unlocked has to be locked.
+wrap_unlock = -Wl,--wrap=pthread_mutex_unlock
 check_cflags = $(AM_CFLAGS)
 check_ldadd = $(LDADD)
 check_PROGRAMS = examples/osr examples/span
@@ -144,10 +147,12 @@ check_entry_LDADD = libstress.la $(LDADD)
 check_environment_SOURCES = tests/check_environment.c tests/sanitized.h tests/snippet.h
 check_fault_SOURCES = tests/check_fault.c
 check_force_SOURCES = tests/check_force.c tests/loop.h tests/snippet.h
-check_fork_SOURCES = tests/check_fork.c tests/snippet.h tests/spans.h
+check_fork_SOURCES = tests/check_fork.c tests/snippet.h tests/spans.h tests/unlock.c
+check_fork_LDFLAGS = $(AM_LDFLAGS) $(wrap_unlock)
 check_guard_SOURCES = tests/check_guard.c tests/entered.h tests/loop.h tests/snippet.h
 check_guard_CPPFLAGS = $(AM_CPPFLAGS) -I$(srcdir)/tests
-check_handle_SOURCES = tests/check_handle.c tests/spans.h
+check_handle_SOURCES = tests/check_handle.c tests/spans.h tests/unlock.c
+check_handle_LDFLAGS = $(AM_LDFLAGS) $(wrap_unlock)
 check_index_SOURCES = tests/check_index.c tests/entered.h tests/snippet.h
 check_index_CPPFLAGS = $(AM_CPPFLAGS) -I$(top_srcdir) -I$(srcdir)/tests
 check_index_LDADD = libstress.la $(LDADD)
@@ -173,24 +178,29 @@ check_placement_SOURCES = tests/check_placement.c tests/sanitized.h tests/spans.
 check_method_SOURCES = tests/check_method.c tests/loop.h tests/snippet.h
 check_policy_SOURCES = tests/check_policy.c tests/loop.h tests/snippet.h tests/step.c tests/step.h
 check_probe_SOURCES = tests/check_probe.c tests/loop.h tests/snippet.h
-check_pool_SOURCES = tests/check_pool.c tests/sanitized.h tests/spans.h
+check_pool_SOURCES = tests/check_pool.c tests/sanitized.h tests/spans.h tests/unlock.c
+check_pool_LDFLAGS = $(AM_LDFLAGS) $(wrap_unlock)
 check_reason_SOURCES = tests/check_reason.c tests/loop.h tests/snippet.h
-check_record_SOURCES = tests/check_record.c tests/loop.h tests/snippet.h tests/spans.h
+check_record_SOURCES = tests/check_record.c tests/loop.h tests/snippet.h tests/spans.h tests/unlock.c
+check_record_LDFLAGS = $(AM_LDFLAGS) $(wrap_unlock)
 check_recording_SOURCES = tests/check_recording.c
 check_recording_CPPFLAGS = $(stress_cppflags)
 check_recording_LDADD = libstress.la $(LDADD)
-check_region_SOURCES = tests/check_region.c tests/spans.h
+check_region_SOURCES = tests/check_region.c tests/spans.h tests/unlock.c
+check_region_LDFLAGS = $(AM_LDFLAGS) $(wrap_unlock)
 check_reloc_SOURCES = tests/check_reloc.c tests/code.h
 check_replace_SOURCES = tests/check_replace.c tests/loop.h tests/snippet.h
 check_reserve_SOURCES = tests/check_reserve.c tests/snippet.h
-check_retarget_SOURCES = tests/check_retarget.c tests/snippet.h
+check_retarget_SOURCES = tests/check_retarget.c tests/snippet.h tests/unlock.c
+check_retarget_LDFLAGS = $(AM_LDFLAGS) $(wrap_unlock)
 check_retire_SOURCES = tests/check_retire.c tests/sanitized.h tests/snippet.h
 check_shelf_SOURCES = tests/check_shelf.c tests/snippet.h
 check_site_SOURCES = tests/check_site.c tests/sanitized.h
 check_site_CPPFLAGS = $(AM_CPPFLAGS) -I$(top_srcdir)
 check_site_LDADD = libstress.la $(LDADD)
 check_span_SOURCES = tests/check_span.c
-check_stats_SOURCES = tests/check_stats.c tests/sanitized.h tests/spans.h
+check_stats_SOURCES = tests/check_stats.c tests/sanitized.h tests/spans.h tests/unlock.c
+check_stats_LDFLAGS = $(AM_LDFLAGS) $(wrap_unlock)
 check_status_SOURCES = tests/check_status.c
 check_rule_SOURCES = tests/check_rule.c tests/spans.h
 check_save_SOURCES = tests/check_save.c tests/probe.c tests/probe.h
