@@ -232,6 +232,30 @@ START_TEST(a_slot_ends_before_its_generations_repeat)
 }
 END_TEST
 
+/* Slots come a thousand at a time: handles lead to their own record behind those, too. */
+START_TEST(thousands_of_records_are_told_apart)
+{
+    enum { METHODS = 3000 };
+    static pp_method *methods[METHODS];
+    struct values values = { 0 };
+    pp_pool *pool = open_pool(PP_WX_AUTO);
+    for (unsigned i = 0; i < METHODS; i++) {
+        pp_method_desc desc = { .size = sizeof desc, .host = &methods[i] };
+        require(pp_method_create(pool, &desc, &methods[i]) == PP_OK);
+        note(&values, methods[i]);
+    }
+    for (unsigned i = 0; i < METHODS; i++)
+        require(pp_method_host(methods[i]) == &methods[i]);
+    for (unsigned i = 0; i < METHODS; i += 2)
+        require(pp_method_destroy(pool, methods[i]) == PP_OK);
+    for (unsigned i = 0; i < METHODS; i++)
+        require(pp_method_host(methods[i]) == (i % 2 == 0 ? NULL : &methods[i]));
+    none_is_there_twice(&values);
+    verify(pool);
+    pp_pool_destroy(pool);
+}
+END_TEST
+
 /* A handle of one kind is none of another; nor is one of a trace, or any other value. */
 START_TEST(any_value_may_be_passed)
 {
@@ -359,6 +383,7 @@ int main(void)
     tcase_add_test(tests, an_old_handle_is_stale_after_a_million_lives);
     tcase_add_test(tests, pools_that_come_and_go_have_other_handles);
     tcase_add_test(tests, a_slot_ends_before_its_generations_repeat);
+    tcase_add_test(tests, thousands_of_records_are_told_apart);
     tcase_add_test(tests, any_value_may_be_passed);
     tcase_add_test(tests, threads_never_share_a_value);
     tcase_add_test(tests, parent_and_child_go_on_by_themselves);
