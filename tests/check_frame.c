@@ -83,6 +83,9 @@ static const struct expected {
       { "add $16, %rsp; pop %rbx; pop %rbp; ret", "48 83 c4 10 5b 5d c3" } },
     { X, 0, X_SET, { "lea -8(%rbp), %rsp; pop %rbx; pop %rbp; ret", "48 8d 65 f8 5b 5d c3" } },
     { X, 0, X_ENTRY, { "enter $32, $0; leave; ret", "c8 20 00 00 c9 c3" } },
+    { X, 0, X_ENTRY, { "pushf; popf; ret", "9c 9d c3" } },
+    { X, 1, FRAME_PROVEN, { SP_AT, 1 }, { IN_FP, 0 }, { SP_AT, 2 },
+      { "pushf; popf; ret", "9c 9d c3" } },
     { X, 0, X_ENTRY, { "push %rbp; mov %rdi, %rax; mov %rsp, %rbp; call *%rax",
                        "55 48 89 f8 48 89 e5 ff d0" } },
     { X, 0, X_ENTRY, { "push %rbp; lea (%rsp), %rbp; call *%rax", "55 48 8d 2c 24 ff d0" } },
@@ -143,6 +146,8 @@ static const struct expected {
       { "mov sp, x29; ldp x29, x30, [sp], #16; ret", "bf030091 fd7bc1a8 c0035fd6" } },
     { A, 0, FRAME_PROVEN, { SP_AT, 5 }, { SP_AT, 4 }, { SP_AT, 6 },
       { "ldp x29, x30, [sp, #32]; add sp, sp, #48; ret", "fd7b42a9 ffc30091 c0035fd6" } },
+    { A, 0, A_ENTRY, { "mov x9, #2; sub sp, sp, x9, lsl #4; add sp, sp, #32; ret",
+                       "490080d2 ff7329cb ff830091 c0035fd6" } },
     { A, 0, A_ENTRY, { "b .+0x100", "40000014" } },
     { A, 0, FRAME_PROVEN, { FP_AT, 1 }, { FP_AT, 0 }, { FP_AT, 2 },
       { "blr x8; mov sp, x29; ldp x29, x30, [sp], #16; ret",
@@ -254,6 +259,44 @@ START_TEST(a_value_like_fp_is_no_record)
 }
 END_TEST
 
+/* ---- lengths ------------------------------------------------------------------ */
+
+static const struct code lengths[] = {
+    { "nop", "90" },
+    { "jmp .+2", "eb 00" },
+    { "ret $16", "c2 10 00" },
+    { "testb $1, %al", "f6 c0 01" },
+    { "not %eax", "f7 d0" },
+    { "mov -8(%rbp), %eax", "8b 45 f8" },
+    { "enter $32, $0", "c8 20 00 00" },
+    { "mov $1, %ax", "66 b8 01 00" },
+    { "vmovups (%rdi), %ymm5", "c5 fc 10 2f" },
+    { "call .+5", "e8 00 00 00 00" },
+    { "mov $1, %eax", "b8 01 00 00 00" },
+    { "addr32 mov 1, %al", "67 a0 01 00 00 00" },
+    { "je .+6", "0f 84 00 00 00 00" },
+    { "test $1, %eax", "f7 c0 01 00 00 00" },
+    { "mov (%rip), %eax", "8b 05 00 00 00 00" },
+    { "vaddps %zmm4, %zmm5, %zmm5", "62 f1 54 48 58 ec" },
+    { "mov 0, %eax", "8b 04 25 00 00 00 00" },
+    { "movl $1, 8(%rsp)", "c7 44 24 08 01 00 00 00" },
+    { "movabs 1, %al", "a0 01 00 00 00 00 00 00 00" },
+    { "movabs $1, %rax", "48 b8 01 00 00 00 00 00 00 00" },
+};
+
+START_TEST(lengths_are_those_of_the_instructions)
+{
+    uint8_t bytes[CODE_MAX] = { 0 };
+    size_t size = code_bytes(&lengths[_i], bytes);
+    struct x86_insn insn;
+    ck_assert_msg(x86_decode(bytes, sizeof bytes, &insn) && insn.length == size, "%s: %u",
+                  lengths[_i].line, (unsigned) insn.length);
+    ck_assert(x86_decode(bytes, size, &insn));
+    for (size_t cut = 0; cut < size; cut++)
+        ck_assert_msg(!x86_decode(bytes, cut, &insn), "%s: %zu bytes of it", lengths[_i].line, cut);
+}
+END_TEST
+
 /* ---- bytes of any kind ------------------------------------------------------ */
 
 static uint64_t state;
@@ -321,6 +364,8 @@ int main(void)
     tcase_add_loop_test(tests, records_made_at_the_entry_are_measured, 0,
                         sizeof entries / sizeof *entries);
     tcase_add_test(tests, a_value_like_fp_is_no_record);
+    tcase_add_loop_test(tests, lengths_are_those_of_the_instructions, 0,
+                        sizeof lengths / sizeof *lengths);
     tcase_add_test(tests, random_bytes_are_never_read_past_their_end);
     suite_add_tcase(suite, tests);
     SRunner *runner = srunner_create(suite);
