@@ -152,6 +152,49 @@ START_TEST(gaps_leave_room_for_what_grows)
 }
 END_TEST
 
+/* Sum of what lies in [lo, hi). */
+struct within {
+    uintptr_t lo, hi;
+    size_t bytes;
+};
+
+static void see_within(const struct maps_line *line, void *context)
+{
+    struct within *within = context;
+    uintptr_t lo = line->lo > within->lo ? line->lo : within->lo;
+    uintptr_t hi = line->hi < within->hi ? line->hi : within->hi;
+    within->bytes += hi > lo ? hi - lo : 0;
+}
+
+static size_t mapped_within(uintptr_t lo, uintptr_t hi)
+{
+    struct within within = { lo, hi, 0 };
+    ck_assert_int_eq(maps_read(see_within, &within), 0);
+    return within.bytes;
+}
+
+/* For the alignment more is mapped at first: that goes, and nothing of the neighbours. */
+START_TEST(a_place_anywhere_is_aligned_and_no_larger)
+{
+    enum { PLACES = 8 };
+    const size_t size = 2 * MIB, align = 32 * MIB;
+    uintptr_t at[PLACES], probe;
+    const size_t before = mapped_within(0, UINTPTR_MAX);
+    ck_assert_int_eq(map_reserve_anywhere(4096, 4096, &probe), 0); /* what comes is not aligned */
+    for (unsigned i = 0; i < PLACES; i++) {
+        ck_assert_int_eq(map_reserve_anywhere(size, align, &at[i]), 0);
+        ck_assert_uint_eq(at[i] % align, 0);
+        for (unsigned j = 0; j <= i; j++)
+            ck_assert_uint_eq(mapped_within(at[j], at[j] + size), size);
+    }
+    ck_assert_uint_eq(mapped_within(probe, probe + 4096), 4096);
+    ck_assert_uint_le(mapped_within(0, UINTPTR_MAX) - before, PLACES * size + 8 * MIB);
+    for (unsigned i = 0; i < PLACES; i++)
+        map_unmap(at[i], size);
+    map_unmap(probe, 4096);
+}
+END_TEST
+
 /* ---- choosing --------------------------------------------------------- */
 
 static struct placement placement;
@@ -184,6 +227,22 @@ START_TEST(the_place_with_the_shortest_way_to_the_farthest_anchor_wins)
     ck_assert(!placement_find(&placement, 64 * MIB, true, &base));
     ck_assert(placement_find(&placement, 64 * MIB, false, &base));
     ck_assert_uint_eq(base, 8 * GIB - 64 * MIB);
+}
+END_TEST
+
+/* From the middle of a gap something is cut out: the longer part stays, below or above. */
+START_TEST(the_longer_part_of_a_gap_remains)
+{
+    struct anchors anchors = { .at = { 8 * GIB }, .count = 1, .reach = 16 * GIB };
+    const struct gap gap = { 2 * GIB, 9 * GIB };
+    uintptr_t base;
+    set_gaps(&anchors, &gap, 1);
+    placement_exclude(&placement, 7 * GIB, GIB);
+    ck_assert(placement_find(&placement, 64 * MIB, PLACEMENT_ANY, &base));
+    ck_assert_uint_eq(base, 7 * GIB - 64 * MIB);
+    placement_exclude(&placement, 3 * GIB, GIB);
+    ck_assert(placement_find(&placement, 3 * GIB, PLACEMENT_ANY, &base));
+    ck_assert_uint_eq(base, 4 * GIB);
 }
 END_TEST
 
@@ -636,9 +695,11 @@ int main(void)
     TCase *all = tcase_create("all");
     tcase_set_timeout(all, 30);
     tcase_add_test(all, lines_of_the_list_are_read);
+    tcase_add_test(all, a_place_anywhere_is_aligned_and_no_larger);
     tcase_add_test(all, a_list_that_cannot_be_read_is_an_errno);
     tcase_add_test(all, gaps_leave_room_for_what_grows);
     tcase_add_test(all, the_place_with_the_shortest_way_to_the_farthest_anchor_wins);
+    tcase_add_test(all, the_longer_part_of_a_gap_remains);
     tcase_add_test(all, an_anchor_within_a_gap_is_in_the_middle_of_the_region);
     tcase_add_test(all, the_first_anchor_counts_more_than_all_others);
     tcase_add_test(all, a_smaller_region_near_the_first_anchor_is_better_than_a_larger_one);
