@@ -409,6 +409,57 @@ START_TEST(a_limit_asks_the_host)
 }
 END_TEST
 
+struct askers {
+    pthread_barrier_t both;
+    _Atomic unsigned asked;
+};
+
+static int ask_together(pp_pool *pool, size_t bytes, void *host)
+{
+    struct askers *askers = host;
+    struct span span;
+    (void) bytes;
+    atomic_fetch_add(&askers->asked, 1);
+    pthread_barrier_wait(&askers->both);
+    size_t size = 20000;
+    require(pool_alloc(pool, &no_rule, 16, fixed_size, &size, &span, NULL) == PP_E_NOMEM);
+    pthread_barrier_wait(&askers->both);
+    return 0;
+}
+
+static void *take_too_much(void *pool)
+{
+    struct span span;
+    size_t size = 20000;
+    require(pool_alloc(pool, &no_rule, 16, fixed_size, &size, &span, NULL) == PP_E_NOMEM);
+    return NULL;
+}
+
+/* Each is asked once, and what the host allocates in its answer asks neither again. */
+START_TEST(threads_ask_at_the_same_time)
+{
+    enum { ROUNDS = 100 };
+    struct askers askers = { .asked = 0 };
+    ck_assert_int_eq(pthread_barrier_init(&askers.both, NULL, 2), 0);
+    pp_pool_options options = { .size = sizeof options, .limit_bytes = 65536,
+                                .on_limit = ask_together, .on_limit_host = &askers,
+                                .error = &error };
+    pp_pool *pool;
+    struct span span;
+    ck_assert_int_eq(pp_pool_create(&options, &pool), PP_OK);
+    ck_assert_int_eq(take(pool, 60000, &span), PP_OK);
+    for (unsigned i = 0; i < ROUNDS; i++) {
+        pthread_t other;
+        ck_assert_int_eq(pthread_create(&other, NULL, take_too_much, pool), 0);
+        take_too_much(pool);
+        ck_assert_int_eq(pthread_join(other, NULL), 0);
+        ck_assert_uint_eq(askers.asked, 2 * (i + 1));
+    }
+    pp_pool_destroy(pool);
+    pthread_barrier_destroy(&askers.both);
+}
+END_TEST
+
 static int say_again(pp_pool *pool, size_t bytes, void *host)
 {
     (void) pool;
@@ -679,6 +730,7 @@ int main(void)
     tcase_add_test(all, bookkeeping_outside_of_jemalloc_says_why);
     tcase_add_test(all, a_smaller_region_says_why);
     tcase_add_loop_test(all, a_limit_asks_the_host, PP_WX_DUAL, PP_WX_RWX + 1);
+    tcase_add_test(all, threads_ask_at_the_same_time);
     tcase_add_test(all, a_system_that_refuses_asks_the_host);
     tcase_add_test(all, a_host_may_fork_in_its_answer);
     tcase_add_test(all, a_dump_is_json);
