@@ -21,6 +21,7 @@ extern "C" {
 #include <cstdlib>
 #include <cstring>
 #include <dlfcn.h>
+#include <memory>
 #include <pthread.h>
 #include <stdexcept>
 #include <vector>
@@ -382,11 +383,11 @@ struct host_code {
 const pp_frame_rule plain_rule = { sizeof(pp_frame_rule), PP_FRAME_RECORD, 16, {}, {}, 0, 0 };
 
 /* A span with this rule; registered by the host itself, if it likes. */
-host_code *place_code(const pp_frame_rule *rule, bool registers)
+std::unique_ptr<host_code> place_code(const pp_frame_rule *rule, bool registers)
 {
     static const frame_rule told = { PP_FRAME_RECORD, 16, {}, {}, false };
     const std::vector<uint8_t> code = calling_code();
-    host_code *result = new host_code();
+    std::unique_ptr<host_code> result(new host_code());
     pp_span_desc want = {};
     want.size = sizeof want;
     want.bytes = code.size();
@@ -407,11 +408,11 @@ host_code *place_code(const pp_frame_rule *rule, bool registers)
     return result;
 }
 
-void expect_seven(const host_code *code)
+void expect_seven(const host_code &code)
 {
     int caught = 0;
     try {
-        code->function();
+        code.function();
     } catch (int number) {
         caught = number;
     }
@@ -423,21 +424,21 @@ START_TEST(through_code_that_the_host_registers)
 {
     pp_frame_rule own = plain_rule;
     own.flags = PP_FRAME_UNREGISTERED;
-    host_code *all[24];
+    std::unique_ptr<host_code> all[24];
     for (int i = 0; i < 24; i++) {
         bool registers = i % 3 == 1;
         all[i] = place_code(registers ? &own : &plain_rule, registers);
-        expect_seven(all[i]);
+        expect_seven(*all[i]);
     }
     for (int i = 0; i < 24; i++)
-        expect_seven(all[(i * 7) % 24]);
+        expect_seven(*all[(i * 7) % 24]);
     for (int i = 1; i < 24; i += 6) {
         __deregister_frame(all[i]->eh_frame);
         ck_assert_int_eq(pp_span_free(pool, all[i]->span), PP_OK);
     }
     for (int i = 0; i < 24; i++)
         if (i % 6 != 1)
-            expect_seven(all[i]);
+            expect_seven(*all[i]);
     for (int i = 4; i < 24; i += 6)
         __deregister_frame(all[i]->eh_frame);
 }
@@ -448,16 +449,16 @@ void *throw_often(void *argument)
 {
     const host_code *code = static_cast<const host_code *>(argument);
     for (int i = 0; i < 2000; i++)
-        expect_seven(code);
+        expect_seven(*code);
     return nullptr;
 }
 
 START_TEST(while_regions_come_and_go)
 {
     pthread_t threads[2];
-    host_code *code = place_code(&plain_rule, false);
+    const std::unique_ptr<host_code> code = place_code(&plain_rule, false);
     for (pthread_t &other : threads)
-        ck_assert_int_eq(pthread_create(&other, nullptr, throw_often, code), 0);
+        ck_assert_int_eq(pthread_create(&other, nullptr, throw_often, code.get()), 0);
     for (int i = 0; i < 40; i++) {
         pp_pool_options options = {};
         options.size = sizeof options;
@@ -469,7 +470,7 @@ START_TEST(while_regions_come_and_go)
             pp_frame_rule rule = plain_rule;
             rule.saves.slots = rule.saves.saved = 1 << 3;
             rule.saves.offset = -8 * (j + 1);
-            delete place_code(&rule, false);
+            place_code(&rule, false);
         }
         pp_pool_destroy(pool);
         pool = before;
@@ -484,10 +485,10 @@ START_TEST(through_registered_code_of_a_pool_that_tells_nobody)
 {
     pp_pool *const telling = pool;
     ck_assert_int_eq(pp_pool_create(nullptr, &pool), PP_OK);
-    host_code *all[24];
+    std::unique_ptr<host_code> all[24];
     for (int i = 0; i < 24; i++) {
         all[i] = place_code(&plain_rule, true);
-        expect_seven(all[i]);
+        expect_seven(*all[i]);
     }
     for (int i = 0; i < 24; i++)
         __deregister_frame(all[i]->eh_frame);
