@@ -225,12 +225,21 @@ static void enter(void *unused)
         pp_enter(&now.thread, (const void *) now.run, (uintptr_t) &now.shapes, 5, 0, 0);
 }
 
-/* A floor for the share of exact walks, in percent; what is measured is a few more. */
+/*
+ * A floor for the share of exact walks, in percent; what is measured is a few more: without
+ * optimization at least 97 for gcc's code, and 94 for clang's.
+ */
+#if defined __clang__
+enum { FLOOR_O0 = 90 };
+#else
+enum { FLOOR_O0 = 95 };
+#endif
+
 static unsigned floor_of(const char *name)
 {
     if (strstr(name, "omit") != NULL)
         return 0;
-    return strstr(name, "O0") != NULL ? 95 : CFA_IS_KNOWN ? 85 : 75;
+    return strstr(name, "O0") != NULL ? FLOOR_O0 : CFA_IS_KNOWN ? 85 : 75;
 }
 
 START_TEST(no_walk_of_compiled_code_lies)
