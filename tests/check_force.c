@@ -329,7 +329,7 @@ START_TEST(thread_offset_is_verified)
 {
     struct loop loop;
     pp_site_desc desc = counted;
-    /* Of a stack that is another's, with an anchor that is not there. */
+    /* Of another thread's stack, with an anchor that is not there. */
     ck_assert_int_eq(pp_thread_init(&strange, constant, constant + 64), PP_OK);
     strange.anchor = 8;
     desc.kind = PP_SITE_FORCED;

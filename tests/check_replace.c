@@ -502,7 +502,7 @@ END_TEST
  * Runners pass a site for as long as it takes.  Movers replace, disable, publish, fail and
  * count again as their numbers say, each with entries of its own; what a site gives up is
  * destroyed by the one who got it, and its body retired.  A reclaimer waits until every runner
- * has begun another run, and frees: with traps, so whoever were led to freed code, dies.
+ * has begun another run, and frees: with traps, so a thread that is led to freed code dies.
  */
 enum { RUNNERS = 3, MOVERS = 3, MOVES = 1500 };
 static atomic_bool over;

@@ -141,7 +141,7 @@ void entry_release(struct entry *entry)
 
 void entry_let_go(struct entry *entry)
 {
-    /* The one who takes the last reference sees it. */
+    /* The call that takes the last reference sees it. */
     atomic_store_explicit(&entry->let_go, true, memory_order_relaxed);
     entry_release(entry);
 }

@@ -145,9 +145,9 @@ static bool has_entrys_thread(struct site *site, const struct entry *entry,
 }
 
 /*
- * The target of a guarded site, or 0.  The entry may have gone, and its record may be
- * another's, by the time that it is read: then the word is another one, too, and what
- * was read is worth nothing.
+ * The target of a guarded site, or 0.  By the time that the entry is read it may have
+ * gone, and another entry may have its record.  Then the word has changed, too, and the
+ * target that was read is not used.
  */
 static uintptr_t take_guarded(struct site *site, uint64_t word, const struct pp_regs *regs)
 {

@@ -112,7 +112,7 @@ static pp_status check(const uint8_t *eh_frame, size_t size, const struct libgcc
     const uint8_t *fde = atomic_load(&libgcc.find_fde)((void *) pc, &bases);
     if (fde == NULL || (size_t) (fde - eh_frame) >= size)
         return error_set(error, PP_E_UNSUPPORTED, "libgcc's unwinder does not find what it was "
-                         "told: the host has told it of the same addresses, or it is another's");
+                         "told: the host has told it of the same addresses, or another libgcc answers");
     if (object->words[3] == eh_frame)
         return error_set(error, PP_E_NOMEM, "no memory inside libgcc's unwinder");
     return PP_OK;
