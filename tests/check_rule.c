@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Frame rules of a pool: one of each, whoever asks, and what has one leads to it; and what
- * other unwinders are told of them.
+ * Frame rules of a pool: the pool keeps one of each, and traces and spans lead to theirs.
+ * Also what other unwinders are told of them.
  */
 #include <config.h>
 

@@ -6,7 +6,7 @@
 /* What they have of the world: C functions, by address. */
 struct shapes {
     long (*c)(long);
-    void (*leave)(struct shapes *, long) __attribute__((noreturn)); /* back to whoever set it up */
+    void (*leave)(struct shapes *, long) __attribute__((noreturn)); /* back to the test */
     volatile long sink;
     long again;
     long seeds[8];
